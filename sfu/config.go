@@ -1,0 +1,24 @@
+package sfu
+
+// Config is the part of section `sfu` that concerns media. Every field needs a
+// restart to change.
+type Config struct {
+	// Mode is rtcd (this SFU carries the media and the Calls plugin reaches it
+	// through the rtcd API), forward, or off.
+	Mode string `koanf:"mode"`
+	// UDP is the address of the media sockets, host:port. Without a host one
+	// socket is opened on every useful local address.
+	UDP string `koanf:"udp"`
+	// TCP is the address of the ICE-TCP listeners (RFC 6544, passive), like
+	// UDP. Empty means no ICE-TCP of its own.
+	TCP string `koanf:"tcp"`
+	// Advertise replaces local addresses in the candidates that clients get:
+	// one public IP for all local addresses of its family, or pairs
+	// external/internal, in which case nothing else is advertised. Empty
+	// advertises the local addresses themselves.
+	Advertise []string `koanf:"advertise"`
+	// IPv6 adds IPv6 addresses.
+	IPv6 bool `koanf:"ipv6"`
+	// ForwardTo is the plugin's own media server in mode forward, host:port.
+	ForwardTo string `koanf:"forward_to"`
+}
