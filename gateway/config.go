@@ -1,0 +1,150 @@
+package gateway
+
+import (
+	"time"
+
+	"sallyport/sfu"
+	"sallyport/sfu/rtcd"
+	"sallyport/tls"
+	"sallyport/turn"
+)
+
+// Config is everything an administrator may set: one field for each key of
+// config.yaml, sections in the same order. The types of the sections live
+// beside the code they configure.
+//
+// Start from Default: the zero Config listens on nothing.
+type Config struct {
+	// Domain is the public host name, for example chat.example.com: the name
+	// in the certificate, and the TURN realm unless that is set. Required.
+	Domain string `koanf:"domain"`
+	// Upstream lists the base URLs of Mattermost, one for each node of a
+	// cluster. In YAML a single URL may stand without a list. At least one.
+	Upstream []string `koanf:"upstream"`
+	// Listen says where the public listeners bind. A change needs a restart.
+	Listen Listen `koanf:"listen"`
+	// TLS is where the certificate comes from and what it is served with.
+	TLS tls.Config `koanf:"tls"`
+	// Proxy tunes the way to Mattermost.
+	Proxy Proxy `koanf:"proxy"`
+	// TURN relays media of clients behind strict firewalls to our SFU.
+	TURN turn.Config `koanf:"turn"`
+	// SFU routes the media of calls.
+	SFU SFU `koanf:"sfu"`
+	// Admin is the second, private listener.
+	Admin Admin `koanf:"admin"`
+	// Log says what is logged and how.
+	Log Log `koanf:"log"`
+	// Drain bounds an orderly stop.
+	Drain Drain `koanf:"drain"`
+}
+
+// Listen holds the public listeners, each as "[address]:port". An empty
+// address means all of them.
+type Listen struct {
+	// HTTPS is the TCP port of everything: HTTPS, WebSocket, TURN over TLS,
+	// TURN over TCP and ICE-TCP. Required.
+	HTTPS string `koanf:"https"`
+	// HTTP answers ACME's HTTP-01 challenge and redirects the rest to HTTPS.
+	// Empty turns it off.
+	HTTP string `koanf:"http"`
+	// UDP is TURN over UDP and direct ICE. Empty turns it off.
+	UDP string `koanf:"udp"`
+}
+
+// Proxy tunes the reverse proxy to Mattermost.
+type Proxy struct {
+	// TrustedProxies are the networks (CIDR, or one address) in front of us
+	// whose X-Forwarded-For or PROXY header is believed. Empty: nobody's.
+	TrustedProxies []string `koanf:"trusted_proxies"`
+	// IdleTimeout is how long an idle connection to Mattermost is kept. It
+	// must stay below the 60 s after which Mattermost closes its end, or a
+	// request is now and then sent into a closing connection.
+	IdleTimeout time.Duration `koanf:"idle_timeout"`
+	// MaxBody is the largest request body in bytes. 0 leaves the limit to
+	// Mattermost.
+	MaxBody int64 `koanf:"max_body"`
+	// Hold is how long a request waits while no upstream can be reached,
+	// as during a restart of Mattermost. 0 answers 502 at once.
+	Hold time.Duration `koanf:"hold"`
+}
+
+// SFU is the media server and the API that the Calls plugin drives it with.
+type SFU struct {
+	sfu.Config `koanf:",squash"`
+	// API is the rtcd-compatible HTTP and WebSocket interface.
+	API rtcd.Config `koanf:"api"`
+}
+
+// Admin is the private listener.
+type Admin struct {
+	// Listen is the TCP address of /metrics, /healthz, /readyz, /status and
+	// /debug/pprof. Nothing there asks for a password: it must not be public.
+	Listen string `koanf:"listen"`
+}
+
+// Log says what is logged to standard error.
+type Log struct {
+	// Level is debug, info, warn or error. A reload applies it.
+	Level string `koanf:"level"`
+	// Format is json or text.
+	Format string `koanf:"format"`
+}
+
+// Drain bounds an orderly stop.
+type Drain struct {
+	// Timeout is how long a stopping process waits for calls to end.
+	// 0 waits for none.
+	Timeout time.Duration `koanf:"timeout"`
+	// WebsocketSpread is the time over which the WebSocket connections of
+	// Mattermost's clients are closed, so that they do not all come back in
+	// the same second.
+	WebsocketSpread time.Duration `koanf:"websocket_spread"`
+}
+
+// The values of keys that take one of a few words.
+const (
+	SourceACME       = "acme"
+	SourceFiles      = "files"
+	SourceSelfSigned = "selfsigned"
+
+	ModeRTCD    = "rtcd"
+	ModeForward = "forward"
+	ModeOff     = "off"
+
+	// RelayToSFU is the entry of turn.relay_to that stands for our own SFU.
+	RelayToSFU = "sfu"
+)
+
+// Default returns the configuration that an empty file stands for. It lacks
+// only what nobody can guess: the domain and the TURN secret.
+func Default() Config {
+	return Config{
+		Upstream: []string{"http://127.0.0.1:8065"},
+		Listen:   Listen{HTTPS: ":443", HTTP: ":80", UDP: ":443"},
+		TLS: tls.Config{
+			Source:     SourceACME,
+			ACME:       tls.ACME{CA: "letsencrypt", Storage: "/var/lib/sallyport/acme"},
+			MinVersion: "1.2",
+			HSTS:       4380 * time.Hour,
+		},
+		Proxy: Proxy{TrustedProxies: []string{}, IdleTimeout: 45 * time.Second, Hold: 15 * time.Second},
+		TURN: turn.Config{
+			Enabled:         true,
+			RelayTo:         []string{RelayToSFU},
+			MaxAllocations:  20000,
+			UserAllocations: 24,
+		},
+		SFU: SFU{
+			Config: sfu.Config{Mode: ModeRTCD, UDP: ":8443", TCP: ":8443", Advertise: []string{}},
+			API: rtcd.Config{
+				Listen:  "127.0.0.1:8045",
+				Clients: []rtcd.Client{},
+				Store:   "/var/lib/sallyport/clients",
+			},
+		},
+		Admin: Admin{Listen: "127.0.0.1:9443"},
+		Log:   Log{Level: "info", Format: "json"},
+		Drain: Drain{Timeout: 2 * time.Hour, WebsocketSpread: 15 * time.Second},
+	}
+}
