@@ -1,0 +1,110 @@
+package gateway
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+)
+
+// The lengths of secrets, in bytes. The key of an rtcd client is hashed with
+// bcrypt, which takes no more than 72 bytes.
+const (
+	minTURNSecret = 16
+	maxTURNSecret = 4096
+	minClientKey  = 32
+	maxClientKey  = 72
+)
+
+// Secrets are the contents of the files a Config names.
+type Secrets struct {
+	// TURN holds the current secret and then, if there is one, the previous.
+	// Empty when TURN is off.
+	TURN [][]byte
+	// Clients holds the key of each declared rtcd client by its id. Empty
+	// unless sfu.mode is rtcd.
+	Clients map[string][]byte
+}
+
+// SecretFile is a file with a secret, and the key that names it.
+type SecretFile struct {
+	Key  string // dotted path, as in Problem
+	Name string // of the file; may be empty in a Config that is not valid
+}
+
+// SecretFiles returns the files that c takes secrets from, in the order of
+// config.yaml.
+func (c Config) SecretFiles() []SecretFile {
+	return append(c.turnSecretFiles(), c.clientKeyFiles()...)
+}
+
+func (c Config) turnSecretFiles() []SecretFile {
+	if !c.TURN.Enabled {
+		return nil
+	}
+	files := []SecretFile{{"turn.secret_file", c.TURN.SecretFile}}
+	if c.TURN.PreviousSecretFile != "" {
+		files = append(files, SecretFile{"turn.previous_secret_file", c.TURN.PreviousSecretFile})
+	}
+	return files
+}
+
+// clientKeyFiles returns one file for each declared client, in their order.
+func (c Config) clientKeyFiles() []SecretFile {
+	if c.SFU.Mode != ModeRTCD {
+		return nil
+	}
+	var files []SecretFile
+	for i, client := range c.SFU.API.Clients {
+		files = append(files, SecretFile{fmt.Sprintf("sfu.api.clients[%d].key_file", i), client.KeyFile})
+	}
+	return files
+}
+
+// ReadSecrets reads the files that c names with read (nil: os.ReadFile) and
+// takes one newline off the end of each. It returns a problem for every file
+// that cannot be read or holds too little or too much; no text of a problem
+// contains anything of a secret.
+func ReadSecrets(c Config, read func(name string) ([]byte, error)) (Secrets, []Problem) {
+	if read == nil {
+		read = os.ReadFile
+	}
+	var ps problems
+	get := func(f SecretFile, least, most int) []byte {
+		secret, err := readSecret(f.Name, read, least, most)
+		if err != nil {
+			ps.add(f.Key, "%v", err)
+		}
+		return secret
+	}
+	s := Secrets{Clients: map[string][]byte{}}
+	for _, f := range c.turnSecretFiles() {
+		s.TURN = append(s.TURN, get(f, minTURNSecret, maxTURNSecret))
+	}
+	for i, f := range c.clientKeyFiles() {
+		s.Clients[c.SFU.API.Clients[i].ID] = get(f, minClientKey, maxClientKey)
+	}
+	if len(ps) > 0 {
+		return Secrets{}, ps
+	}
+	return s, nil
+}
+
+func readSecret(name string, read func(string) ([]byte, error), least, most int) ([]byte, error) {
+	if name == "" {
+		return nil, errors.New("missing")
+	}
+	secret, err := read(name)
+	if err != nil {
+		return nil, fmt.Errorf("read secret: %w", err)
+	}
+	secret = bytes.TrimSuffix(secret, []byte("\n"))
+	secret = bytes.TrimSuffix(secret, []byte("\r"))
+	switch n := len(secret); {
+	case n < least:
+		return nil, fmt.Errorf("%s holds %d bytes: a secret needs at least %d", name, n, least)
+	case n > most:
+		return nil, fmt.Errorf("%s holds %d bytes: a secret has at most %d", name, n, most)
+	}
+	return secret, nil
+}

@@ -1,0 +1,267 @@
+package gateway
+
+import (
+	"fmt"
+	"net/mail"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// mattermostIdle is the time after which Mattermost closes an idle
+// connection (its ServiceSettings.IdleTimeout).
+const mattermostIdle = 60 * time.Second
+
+// Problem is one thing wrong with a Config.
+type Problem struct {
+	// Key is the dotted path of the key, as in "tls.cert_file" or
+	// "sfu.api.clients[1].id".
+	Key string
+	// Text says what is wrong with it and what would be right, without the key.
+	Text string
+}
+
+// String returns "key: text".
+func (p Problem) String() string { return p.Key + ": " + p.Text }
+
+// problems collects what validation finds.
+type problems []Problem
+
+func (ps *problems) add(key, format string, args ...any) {
+	*ps = append(*ps, Problem{Key: key, Text: fmt.Sprintf(format, args...)})
+}
+
+// Validate returns everything that keeps c from being served, in the order of
+// config.yaml; nothing means c is good. It does no input or output: whether
+// files exist and ports are free is found out by those who open them.
+func (c Config) Validate() []Problem {
+	var ps problems
+	c.validateDomain(&ps)
+	c.validateUpstream(&ps)
+	c.validateListen(&ps)
+	c.validateTLS(&ps)
+	c.validateProxy(&ps)
+	c.validateTURN(&ps)
+	c.validateSFU(&ps)
+	c.validateAPI(&ps)
+	c.validateAdmin(&ps)
+	c.validateRest(&ps)
+	c.validateShared(&ps)
+	return ps
+}
+
+// Warnings returns what is allowed but probably not meant, in the same form
+// as Validate.
+func (c Config) Warnings() []Problem {
+	var ps problems
+	if c.SFU.Mode != ModeRTCD {
+		return ps
+	}
+	if a, err := parseListen(c.SFU.API.Listen); err == nil && !a.private() {
+		ps.add("sfu.api.listen", "%s can be reached from outside: only Mattermost should be able to connect, so let a firewall see to that", c.SFU.API.Listen)
+	}
+	if len(c.SFU.API.Clients) == 0 && !c.SFU.API.SelfRegistration && c.SFU.API.Store == "" {
+		ps.add("sfu.api.clients", "no client may connect: name one here, or set self_registration: true")
+	}
+	return ps
+}
+
+func (c Config) validateDomain(ps *problems) {
+	switch {
+	case c.Domain == "":
+		ps.add("domain", "missing: write the public host name, like chat.example.com")
+	case strings.Contains(c.Domain, "://") || strings.Contains(c.Domain, "/"):
+		ps.add("domain", "%q is a URL: write the host name alone, like chat.example.com", c.Domain)
+	case isAddress(c.Domain):
+	case strings.Contains(c.Domain, ":"):
+		ps.add("domain", "%q has a port: write the host name alone and set the port in listen.https", c.Domain)
+	case strings.HasPrefix(c.Domain, "*."):
+		ps.add("domain", "%q is a wildcard: write the one name clients use", c.Domain)
+	case !isHostName(c.Domain):
+		ps.add("domain", "%q is not a host name in lower case, like chat.example.com", c.Domain)
+	}
+}
+
+func (c Config) validateUpstream(ps *problems) {
+	if len(c.Upstream) == 0 {
+		ps.add("upstream", "missing: write the URL of Mattermost, like http://127.0.0.1:8065")
+	}
+	for i, raw := range c.Upstream {
+		key := "upstream"
+		if len(c.Upstream) > 1 {
+			key = fmt.Sprintf("upstream[%d]", i)
+		}
+		if text := upstreamFault(raw); text != "" {
+			ps.add(key, "%s", text)
+		} else if slices.Index(c.Upstream, raw) < i {
+			ps.add(key, "%q is listed twice", raw)
+		}
+	}
+}
+
+// upstreamFault says what is wrong with the base URL of an upstream, or "".
+func upstreamFault(raw string) string {
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil, u.Scheme == "", u.Opaque != "":
+		return fmt.Sprintf("%q is not a URL like http://127.0.0.1:8065", raw)
+	case u.User != nil:
+		return "the URL holds a user name or a password, which Mattermost does not ask for: remove it"
+	case u.Scheme != "http" && u.Scheme != "https":
+		return fmt.Sprintf("scheme %q is not supported: use http or https", u.Scheme)
+	case u.Hostname() == "":
+		return fmt.Sprintf("%q names no host", raw)
+	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.Fragment != "":
+		return fmt.Sprintf("%q has a path: write scheme, host and port only (requests keep their own path)", raw)
+	}
+	if p := u.Port(); p != "" && !isPort(p) {
+		return fmt.Sprintf("%q: port %s is not between 1 and 65535", raw, p)
+	}
+	return ""
+}
+
+func (c Config) validateListen(ps *problems) {
+	if c.Listen.HTTPS == "" {
+		ps.add("listen.https", "missing: everything arrives here, as on \":443\"")
+	}
+	checkListen(ps, "listen.https", c.Listen.HTTPS)
+	checkListen(ps, "listen.http", c.Listen.HTTP)
+	checkListen(ps, "listen.udp", c.Listen.UDP)
+}
+
+func (c Config) validateTLS(ps *problems) {
+	t := c.TLS
+	files := t.CertFile != "" || t.KeyFile != ""
+	switch t.Source {
+	case SourceFiles:
+		if t.CertFile == "" {
+			ps.add("tls.cert_file", "missing: tls.source is files")
+		}
+		if t.KeyFile == "" {
+			ps.add("tls.key_file", "missing: tls.source is files")
+		}
+	case SourceACME:
+		c.validateACME(ps)
+	case SourceSelfSigned:
+	default:
+		ps.add("tls.source", "%q is not one of acme, files, selfsigned", t.Source)
+		files = false // one complaint is enough
+	}
+	if files && t.Source != SourceFiles {
+		key := "tls.cert_file"
+		if t.CertFile == "" {
+			key = "tls.key_file"
+		}
+		ps.add(key, "only used with tls.source: files, but the source is %s", t.Source)
+	}
+	if t.MinVersion != "1.2" && t.MinVersion != "1.3" {
+		ps.add("tls.min_version", "%q is not \"1.2\" or \"1.3\"", t.MinVersion)
+	}
+	if t.HSTS < 0 {
+		ps.add("tls.hsts", "%s is negative: use 0s to turn it off", t.HSTS)
+	}
+}
+
+func (c Config) validateACME(ps *problems) {
+	a := c.TLS.ACME
+	public := a.CA == "letsencrypt" || a.CA == "letsencrypt-staging"
+	if u, err := url.Parse(a.CA); !public && (err != nil || u.Scheme != "https" || u.Host == "") {
+		ps.add("tls.acme.ca", "%q is not letsencrypt, letsencrypt-staging or the https:// URL of an ACME directory", a.CA)
+	}
+	if public && a.CARootFile != "" {
+		ps.add("tls.acme.ca_root_file", "only used with a private CA in tls.acme.ca, but that is %s", a.CA)
+	}
+	if a.Email != "" {
+		if m, err := mail.ParseAddress(a.Email); err != nil || m.Address != a.Email {
+			ps.add("tls.acme.email", "%q is not an e-mail address", a.Email)
+		}
+	}
+	if a.Storage == "" {
+		ps.add("tls.acme.storage", "missing: certificates need a directory, like /var/lib/sallyport/acme")
+	}
+	if public && c.Domain != "" && (isAddress(c.Domain) || !strings.Contains(c.Domain, ".")) {
+		ps.add("tls.source", "acme: no public CA gives a certificate for %q: use a public domain, or tls.source: selfsigned", c.Domain)
+	}
+}
+
+func (c Config) validateProxy(ps *problems) {
+	for i, network := range c.Proxy.TrustedProxies {
+		if !isAddress(network) && !isPrefix(network) {
+			ps.add(fmt.Sprintf("proxy.trusted_proxies[%d]", i), "%q is not a network like 10.0.0.0/8 or an address", network)
+		}
+	}
+	if idle := c.Proxy.IdleTimeout; idle <= 0 || idle >= mattermostIdle {
+		ps.add("proxy.idle_timeout", "%s is not between 1s and 59s: Mattermost closes idle connections after 60s", idle)
+	}
+	if c.Proxy.MaxBody < 0 {
+		ps.add("proxy.max_body", "%d is negative: use 0 for Mattermost's own limit", c.Proxy.MaxBody)
+	}
+	if c.Proxy.Hold < 0 {
+		ps.add("proxy.hold", "%s is negative: use 0s to answer at once", c.Proxy.Hold)
+	}
+}
+
+func (c Config) validateAdmin(ps *problems) {
+	if c.Admin.Listen == "" {
+		ps.add("admin.listen", "missing: use 127.0.0.1:9443")
+		return
+	}
+	checkListen(ps, "admin.listen", c.Admin.Listen)
+	if a, err := parseListen(c.Admin.Listen); err == nil && !a.private() {
+		ps.add("admin.listen", "%s can be reached from outside and asks for no password: use a loopback or private address, like 127.0.0.1:9443", c.Admin.Listen)
+	}
+}
+
+func (c Config) validateRest(ps *problems) {
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
+		ps.add("log.level", "%q is not one of debug, info, warn, error", c.Log.Level)
+	}
+	if c.Log.Format != "json" && c.Log.Format != "text" {
+		ps.add("log.format", "%q is not json or text", c.Log.Format)
+	}
+	if c.Drain.Timeout < 0 {
+		ps.add("drain.timeout", "%s is negative: use 0s to wait for no call", c.Drain.Timeout)
+	}
+	if c.Drain.WebsocketSpread < 0 {
+		ps.add("drain.websocket_spread", "%s is negative: use 0s to close all at once", c.Drain.WebsocketSpread)
+	}
+}
+
+func isAddress(s string) bool {
+	a, err := netip.ParseAddr(s)
+	return err == nil && a.Zone() == ""
+}
+
+func isPrefix(s string) bool {
+	_, err := netip.ParsePrefix(s)
+	return err == nil
+}
+
+// isPort reports whether s is a port that one can connect to.
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
+}
+
+// isHostName reports whether s is a name of RFC 1123 labels in lower case.
+func isHostName(s string) bool {
+	if s == "" || len(s) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		for _, r := range label {
+			if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' {
+				return false
+			}
+		}
+	}
+	// A name that ends in a number would be taken for an address.
+	last := s[strings.LastIndexByte(s, '.')+1:]
+	return strings.Trim(last, "0123456789") != ""
+}
