@@ -1,0 +1,100 @@
+package sfu
+
+import (
+	"time"
+
+	"github.com/pion/webrtc/v3"
+
+	"sallyport/sfu/wire"
+)
+
+// maxReported bounds the round-trip time and jitter that clients report, in
+// seconds: what is beyond says nothing about a call.
+const maxReported = 60
+
+// open takes over a data channel the participant has opened: its last one is the
+// one that is spoken on.
+func (s *Session) open(d *webrtc.DataChannel) {
+	d.OnOpen(func() { s.postWait(func() { s.activate(d) }) })
+	d.OnMessage(func(m webrtc.DataChannelMessage) {
+		if m.IsString {
+			if string(m.Data) == "ping" { // mobile apps of old
+				_ = d.SendText("pong")
+			}
+			return
+		}
+		msg, err := wire.DecodeChannel(m.Data)
+		if err != nil {
+			s.log.Debug("decode data channel message", "err", err)
+			return
+		}
+		s.postWait(func() { s.message(msg) })
+	})
+}
+
+// activate begins to offer tracks.
+func (s *Session) activate(d *webrtc.DataChannel) {
+	s.channel = d
+	if s.phase != answered {
+		return
+	}
+	s.phase, s.stale = active, true
+	s.server.metrics.dcOpen.WithLabelValues(s.member.Group).Observe(time.Since(s.answeredAt).Seconds())
+	early := s.early
+	s.early = nil
+	for _, o := range early {
+		s.describe(o, overSignal)
+	}
+}
+
+// message handles one message of the data channel (rtcd protocol §4.5).
+func (s *Session) message(m wire.ChannelMessage) {
+	if s.channel == nil {
+		return
+	}
+	met, group := s.server.metrics, s.member.Group
+	switch m.Type {
+	case wire.ChannelPing:
+		s.sendChannel(wire.ChannelMessage{Type: wire.ChannelPong})
+	case wire.ChannelSDP:
+		s.describe(m.SDP, overChannel)
+	case wire.ChannelLock:
+		s.requestLock(time.Now())
+	case wire.ChannelUnlock:
+		if s.lock == participant { // clients unlock after every answer, held or not
+			s.unlock(time.Now())
+		}
+	case wire.ChannelLoss:
+		if m.Value >= 0 && m.Value <= 1 {
+			met.clientLoss.WithLabelValues(group).Observe(m.Value)
+		}
+	case wire.ChannelRTT:
+		if m.Value >= 0 && m.Value <= maxReported {
+			met.clientRTT.WithLabelValues(group).Observe(m.Value)
+		}
+	case wire.ChannelJitter:
+		if m.Value >= 0 && m.Value <= maxReported {
+			met.clientJit.WithLabelValues(group).Observe(m.Value)
+		}
+	}
+}
+
+// requestLock gives the participant the signaling lock if it is free, and says
+// which it is.
+func (s *Session) requestLock(now time.Time) {
+	granted := s.lock == nobody
+	if granted {
+		s.lock, s.lockSince = participant, now
+	}
+	s.sendChannel(wire.ChannelMessage{Type: wire.ChannelLock, Granted: &granted})
+}
+
+func (s *Session) sendChannel(m wire.ChannelMessage) {
+	b, err := m.Append(nil)
+	if err == nil {
+		err = s.channel.Send(b)
+	}
+	if err != nil {
+		s.log.Debug("send on data channel", "err", err)
+	}
+}

@@ -1,0 +1,148 @@
+package sfu
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+
+	"github.com/pion/ice/v2"
+	"github.com/pion/interceptor"
+	"github.com/pion/logging"
+	"github.com/pion/transport/v2"
+	"github.com/pion/transport/v2/stdnet"
+	"github.com/pion/webrtc/v3"
+)
+
+// Header extensions the SFU knows (rtcd protocol §4.4).
+const (
+	extAudioLevel = "urn:ietf:params:rtp-hdrext:ssrc-audio-level" // RFC 6464
+	extMid        = "urn:ietf:params:rtp-hdrext:sdes:mid"
+	extRID        = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"
+	extRepairRID  = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"
+)
+
+// newAPI makes what every PeerConnection of the server is made of. It is the
+// only place that configures pion.
+func newAPI(m *mux, t *tcpMux, log *slog.Logger) (*webrtc.API, error) {
+	media := &webrtc.MediaEngine{}
+	if err := registerCodecs(media); err != nil {
+		return nil, err
+	}
+	chain := &interceptor.Registry{}
+	if err := webrtc.ConfigureNack(media, chain); err != nil {
+		return nil, fmt.Errorf("configure NACK: %w", err)
+	}
+	if err := webrtc.ConfigureRTCPReports(chain); err != nil {
+		return nil, fmt.Errorf("configure RTCP reports: %w", err)
+	}
+	if err := webrtc.ConfigureTWCCSender(media, chain); err != nil {
+		return nil, fmt.Errorf("configure transport-wide feedback: %w", err)
+	}
+	settings, err := settingEngine(m, t, log)
+	if err != nil {
+		return nil, err
+	}
+	return webrtc.NewAPI(webrtc.WithMediaEngine(media), webrtc.WithInterceptorRegistry(chain), webrtc.WithSettingEngine(settings)), nil
+}
+
+func settingEngine(m *mux, t *tcpMux, log *slog.Logger) (webrtc.SettingEngine, error) {
+	var e webrtc.SettingEngine
+	e.LoggerFactory = pionLog{log}
+	std, err := stdnet.NewNet()
+	if err != nil {
+		return e, fmt.Errorf("read network interfaces: %w", err)
+	}
+	e.SetNet(&advertisedNet{Net: std, mux: m, tcp: t})
+	e.SetICEUDPMux(m)
+	types := []webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6}
+	if len(t.advertised) > 0 {
+		e.SetICETCPMux(t)
+		types = append(types, webrtc.NetworkTypeTCP4, webrtc.NetworkTypeTCP6)
+	}
+	e.SetNetworkTypes(types)
+	e.DisableActiveTCP(true) // the SFU waits for TCP connections; it never dials where a client says
+	e.SetIncludeLoopbackCandidate(true)
+	e.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
+	e.SetReceiveMTU(maxDatagram)
+	e.SetSRTPReplayProtectionWindow(512) // a key frame arrives in bursts that networks reorder
+	if err := e.SetAnsweringDTLSRole(webrtc.DTLSRoleClient); err != nil {
+		return e, err
+	}
+	return e, nil
+}
+
+// registerCodecs registers what the SFU forwards and nothing else, with the
+// payload types of its own offers.
+func registerCodecs(m *webrtc.MediaEngine) error {
+	video := []webrtc.RTCPFeedback{{Type: "goog-remb"}, {Type: "ccm", Parameter: "fir"}, {Type: "nack"}, {Type: "nack", Parameter: "pli"}}
+	codecs := []struct {
+		kind webrtc.RTPCodecType
+		pt   webrtc.PayloadType
+		cap  webrtc.RTPCodecCapability
+	}{
+		{webrtc.RTPCodecTypeAudio, 111, webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2, SDPFmtpLine: "minptime=10;useinbandfec=1"}},
+		{webrtc.RTPCodecTypeVideo, 96, webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeVP8, ClockRate: 90000, RTCPFeedback: video}},
+		{webrtc.RTPCodecTypeVideo, 45, webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeAV1, ClockRate: 90000, RTCPFeedback: video}},
+	}
+	for _, c := range codecs {
+		if err := m.RegisterCodec(webrtc.RTPCodecParameters{RTPCodecCapability: c.cap, PayloadType: c.pt}, c.kind); err != nil {
+			return fmt.Errorf("register %s: %w", c.cap.MimeType, err)
+		}
+	}
+	if err := m.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: extAudioLevel}, webrtc.RTPCodecTypeAudio); err != nil {
+		return fmt.Errorf("register %s: %w", extAudioLevel, err)
+	}
+	for _, uri := range []string{extMid, extRID, extRepairRID} {
+		if err := m.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: uri}, webrtc.RTPCodecTypeVideo); err != nil {
+			return fmt.Errorf("register %s: %w", uri, err)
+		}
+	}
+	return nil
+}
+
+// advertisedNet shows the ICE agents one network interface that has exactly the
+// advertised addresses: candidates are made of them and of nothing else, and no
+// session asks the kernel for its interfaces.
+type advertisedNet struct {
+	transport.Net
+	mux *mux
+	tcp *tcpMux
+}
+
+// Interfaces implements transport.Net.
+func (n *advertisedNet) Interfaces() ([]*transport.Interface, error) {
+	i := transport.NewInterface(net.Interface{Index: 1, MTU: maxDatagram, Name: "sfu", Flags: net.FlagUp})
+	for addr := range n.tcp.advertised {
+		i.AddAddress(&net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(addr.BitLen(), addr.BitLen())})
+	}
+	return []*transport.Interface{i}, nil
+}
+
+// pionLog gives pion's messages to slog at debug level: they speak of single
+// peers, and strangers cause most of them.
+type pionLog struct{ log *slog.Logger }
+
+// NewLogger implements logging.LoggerFactory.
+func (l pionLog) NewLogger(scope string) logging.LeveledLogger {
+	return pionScope{l.log.With("scope", scope)}
+}
+
+type pionScope struct{ log *slog.Logger }
+
+func (s pionScope) write(format string, args ...any) {
+	if s.log.Enabled(context.Background(), slog.LevelDebug) {
+		s.log.Debug("webrtc library", "text", fmt.Sprintf(format, args...))
+	}
+}
+
+func (pionScope) Trace(string)                     {}
+func (pionScope) Tracef(string, ...any)            {}
+func (pionScope) Debug(string)                     {}
+func (pionScope) Debugf(string, ...any)            {}
+func (pionScope) Info(string)                      {}
+func (pionScope) Infof(string, ...any)             {}
+func (s pionScope) Warn(msg string)                { s.write("%s", msg) }
+func (s pionScope) Warnf(format string, a ...any)  { s.write(format, a...) }
+func (s pionScope) Error(msg string)               { s.write("%s", msg) }
+func (s pionScope) Errorf(format string, a ...any) { s.write(format, a...) }

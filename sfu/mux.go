@@ -1,0 +1,333 @@
+package sfu
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pion/stun"
+)
+
+const (
+	// queueLength is how many datagrams wait for one session's ICE agent on one
+	// address: a key frame of 400 kB. It bounds the memory a sender can claim.
+	queueLength = 256
+	// maxRoutes is how many remote addresses one session may use on one local
+	// address; ICE needs one, and one per interface and NAT while it checks.
+	maxRoutes = 32
+	// routeIdle is how long a remote address must have been silent before
+	// another session may take it over. A client that left and comes back from
+	// the same port waits at most this long; a stranger that forges the address
+	// of a living client never gets it.
+	routeIdle = 5 * time.Second
+)
+
+// A mux carries the datagrams of all sessions over the media sockets. It is the
+// ice.UDPMux of every session's ICE agent and, through tcpMux, its ice.TCPMux:
+//
+//	kernel socket ──┐                         ┌─ muxConn of ufrag a ─> ICE agent a
+//	kernel socket ──┼─ by remote address, ────┼─ muxConn of ufrag b ─> ICE agent b
+//	hairpin       ──┘  STUN requests by ufrag └─ …
+//
+// Each socket has one reader. A STUN request goes to the session whose local
+// ufrag begins its USERNAME (RFC 8445 §7.2.2). Everything else goes to the
+// session that has written to that remote address, and a session writes only to
+// addresses whose request carried its password or that its participant named.
+//
+// A session sees one connection per advertised address, however many sockets
+// (NAT mappings, the hairpin of the TURN server) lead there.
+type mux struct {
+	sockets    []*muxSocket
+	advertised []netip.AddrPort // in the order of sockets, without duplicates
+	drops      func(reason string)
+
+	mu     sync.RWMutex // guards the following
+	conns  map[muxKey]*muxConn
+	closed bool
+}
+
+// A muxKey names a connection: a session's local ufrag on an advertised address.
+type muxKey struct {
+	ufrag string
+	addr  netip.AddrPort
+}
+
+// A muxSocket is one way datagrams come and go.
+type muxSocket struct {
+	net.PacketConn
+	udp        *net.UDPConn // the same, when it is a kernel socket
+	advertised netip.AddrPort
+
+	mu     sync.RWMutex // guards routes
+	routes map[netip.AddrPort]*muxRoute
+}
+
+// A muxRoute is a remote address in use by a session.
+type muxRoute struct {
+	conn *muxConn
+	from *net.UDPAddr // the address as the ICE agent wants it, made once
+	seen atomic.Int64 // Unix nanoseconds of the last datagram
+}
+
+// newMux makes the mux of the given kernel sockets and hairpins. Reading starts
+// with run.
+func newMux(s *Sockets, hairpins []net.PacketConn, drops func(reason string)) (*mux, error) {
+	m := &mux{conns: map[muxKey]*muxConn{}, drops: drops}
+	for _, c := range s.udp {
+		m.add(&muxSocket{PacketConn: c, udp: c, advertised: s.mapped(localAddrPort(c.LocalAddr()))})
+	}
+	for _, h := range hairpins {
+		local := localAddrPort(h.LocalAddr())
+		adv := s.mapped(local)
+		if !adv.Addr().IsValid() {
+			return nil, fmt.Errorf("hairpin %s: not an address of the SFU", local)
+		}
+		m.add(&muxSocket{PacketConn: h, advertised: adv})
+	}
+	return m, nil
+}
+
+func (m *mux) add(s *muxSocket) {
+	s.routes = map[netip.AddrPort]*muxRoute{}
+	m.sockets = append(m.sockets, s)
+	for _, a := range m.advertised {
+		if a == s.advertised {
+			return
+		}
+	}
+	m.advertised = append(m.advertised, s.advertised)
+}
+
+// read delivers what arrives on s until it is closed. A read error other than
+// that is a datagram lost, never the end of the mux: the kernel reports ICMP
+// errors of single peers this way.
+func (m *mux) read(s *muxSocket) {
+	buf := make([]byte, maxDatagram+1)
+	for failed := 0; ; {
+		n, from, err := s.receive(buf)
+		switch {
+		case err == nil && n > maxDatagram:
+			m.drops("oversized")
+		case err == nil:
+			failed = 0
+			m.deliver(s, buf[:n], from)
+		case errors.Is(err, net.ErrClosed):
+			return
+		default:
+			m.drops("read_error")
+			failed = min(failed+1, 100)
+			time.Sleep(time.Duration(failed-1) * time.Millisecond) // an error that stays must not take a core
+		}
+	}
+}
+
+func (s *muxSocket) receive(buf []byte) (int, netip.AddrPort, error) {
+	if s.udp != nil {
+		n, from, err := s.udp.ReadFromUDPAddrPort(buf)
+		return n, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), err
+	}
+	n, from, err := s.ReadFrom(buf)
+	if err != nil {
+		return 0, netip.AddrPort{}, err
+	}
+	return n, localAddrPort(from), nil
+}
+
+// deliver hands one datagram to its session.
+func (m *mux) deliver(s *muxSocket, p []byte, from netip.AddrPort) {
+	if ufrag, ok := requestUfrag(p); ok {
+		conn := m.lookup(muxKey{string(ufrag), s.advertised})
+		if conn == nil {
+			m.drops("unknown_ufrag")
+			return
+		}
+		s.touch(from, conn)
+		m.push(conn, p, conn.path(s, from))
+		return
+	}
+	s.mu.RLock()
+	r := s.routes[from]
+	s.mu.RUnlock()
+	if r == nil {
+		m.drops("unknown_source")
+		return
+	}
+	r.seen.Store(time.Now().UnixNano())
+	m.push(r.conn, p, r.from)
+}
+
+func (m *mux) push(c *muxConn, p []byte, from *net.UDPAddr) {
+	if !c.in.push(p, from) {
+		m.drops("queue_full")
+	}
+}
+
+// touch notes that from is alive, if it is conn's already.
+func (s *muxSocket) touch(from netip.AddrPort, conn *muxConn) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if r := s.routes[from]; r != nil && r.conn == conn {
+		r.seen.Store(time.Now().UnixNano())
+	}
+}
+
+// claim makes from a remote address of conn, unless another live session uses it.
+func (s *muxSocket) claim(to netip.AddrPort, conn *muxConn, udp *net.UDPAddr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if r := s.routes[to]; r != nil {
+		if r.conn == conn {
+			return true
+		}
+		if !r.conn.closed.Load() && now.UnixNano()-r.seen.Load() < int64(routeIdle) {
+			return false
+		}
+	}
+	r := &muxRoute{conn: conn, from: udp}
+	r.seen.Store(now.UnixNano())
+	s.routes[to] = r
+	return true
+}
+
+func (s *muxSocket) release(to netip.AddrPort, conn *muxConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.routes[to]; r != nil && r.conn == conn {
+		delete(s.routes, to)
+	}
+}
+
+// relayed reports whether a remote address belongs to a client of the hairpin.
+func (m *mux) relayed(address string, port uint16) bool {
+	ip, err := netip.ParseAddr(address)
+	if err != nil {
+		return false
+	}
+	at := netip.AddrPortFrom(ip.Unmap(), port)
+	for _, s := range m.sockets {
+		if s.udp != nil {
+			continue
+		}
+		s.mu.RLock()
+		_, ok := s.routes[at]
+		s.mu.RUnlock()
+		if ok {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *mux) lookup(k muxKey) *muxConn {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.conns[k]
+}
+
+// GetConn returns the connection of an ICE agent on an advertised address. It
+// implements ice.UDPMux.
+func (m *mux) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) {
+	k := muxKey{ufrag, localAddrPort(addr)}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil, net.ErrClosed
+	}
+	if c := m.conns[k]; c != nil {
+		return c, nil
+	}
+	c := &muxConn{mux: m, key: k, in: newQueue(queueLength), paths: map[netip.AddrPort]*muxPath{}}
+	for _, s := range m.sockets {
+		if s.advertised != k.addr {
+			continue
+		}
+		if s.udp == nil {
+			c.ways = append([]*muxSocket{s}, c.ways...) // the hairpin knows its own addresses, so it is asked first
+		} else {
+			c.ways = append(c.ways, s)
+		}
+	}
+	if len(c.ways) == 0 {
+		return nil, fmt.Errorf("media address %s: not advertised", k.addr)
+	}
+	m.conns[k] = c
+	return c, nil
+}
+
+// RemoveConnByUfrag ends the connections of an ICE agent. It implements
+// ice.UDPMux.
+func (m *mux) RemoveConnByUfrag(ufrag string) {
+	for _, a := range m.advertised {
+		if c := m.lookup(muxKey{ufrag, a}); c != nil {
+			_ = c.Close()
+		}
+	}
+}
+
+// GetListenAddresses lists the advertised addresses: they are what the ICE agent
+// makes its host candidates of. It implements ice.UDPMux.
+func (m *mux) GetListenAddresses() []net.Addr {
+	out := make([]net.Addr, 0, len(m.advertised))
+	for _, a := range m.advertised {
+		out = append(out, net.UDPAddrFromAddrPort(a))
+	}
+	return out
+}
+
+// Close ends every connection and closes the sockets, which ends the readers. It
+// implements ice.UDPMux.
+func (m *mux) Close() error {
+	m.mu.Lock()
+	m.closed = true
+	conns := make([]*muxConn, 0, len(m.conns))
+	for _, c := range m.conns {
+		conns = append(conns, c)
+	}
+	m.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Close()
+	}
+	var err error
+	for _, s := range m.sockets {
+		if e := s.Close(); e != nil && err == nil {
+			err = e
+		}
+	}
+	return err
+}
+
+// requestUfrag returns the local ufrag a STUN Binding request is meant for: what
+// stands before the colon of its USERNAME (RFC 8445 §7.2.2). It reads at most
+// the datagram and allocates nothing.
+func requestUfrag(p []byte) ([]byte, bool) {
+	const header = 20
+	if len(p) < header || binary.BigEndian.Uint16(p) != 0x0001 || binary.BigEndian.Uint32(p[4:]) != 0x2112A442 {
+		return nil, false
+	}
+	size := int(binary.BigEndian.Uint16(p[2:]))
+	if size > len(p)-header {
+		return nil, false
+	}
+	for rest := p[header : header+size]; len(rest) >= 4; {
+		kind, n := binary.BigEndian.Uint16(rest), int(binary.BigEndian.Uint16(rest[2:]))
+		rest = rest[4:]
+		if n > len(rest) {
+			return nil, false
+		}
+		if kind == uint16(stun.AttrUsername) {
+			if ufrag, _, ok := bytes.Cut(rest[:n], []byte(":")); ok && len(ufrag) > 0 {
+				return ufrag, true
+			}
+			return nil, false
+		}
+		rest = rest[min((n+3)&^3, len(rest)):]
+	}
+	return nil, false
+}

@@ -1,0 +1,144 @@
+package sfu
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A muxConn is what one session's ICE agent sees of the media sockets behind one
+// advertised address. Its ReadFrom is called by the agent alone; WriteTo by the
+// agent and by everything that sends through it.
+type muxConn struct {
+	mux  *mux
+	key  muxKey
+	ways []*muxSocket // where it may write, in the order to be tried
+	in   *queue
+
+	closed atomic.Bool
+
+	mu    sync.RWMutex // guards paths; taken before a muxSocket's
+	paths map[netip.AddrPort]*muxPath
+}
+
+// A muxPath is a remote address and the socket that leads to it.
+type muxPath struct {
+	socket *muxSocket // nil until a datagram has come or gone
+	remote *net.UDPAddr
+	routed bool // the socket delivers what comes back to us
+}
+
+// path notes that from was heard through s and returns the address to show the
+// ICE agent, the same object each time.
+func (c *muxConn) path(s *muxSocket, from netip.AddrPort) *net.UDPAddr {
+	c.mu.RLock()
+	p := c.paths[from]
+	c.mu.RUnlock()
+	if p != nil && p.socket == s {
+		return p.remote
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed.Load() || (p == nil && len(c.paths) >= maxRoutes) {
+		return net.UDPAddrFromAddrPort(from) // in so many places only under attack: answer, but remember nothing
+	}
+	if p != nil && p.routed {
+		p.socket.release(from, c)
+	}
+	p = &muxPath{socket: s, remote: net.UDPAddrFromAddrPort(from)}
+	c.paths[from] = p
+	return p.remote
+}
+
+// ReadFrom returns the next datagram. It implements net.PacketConn.
+func (c *muxConn) ReadFrom(p []byte) (int, net.Addr, error) { return c.in.pop(p) }
+
+// WriteTo sends p to a remote address by the socket it was heard through, or the
+// first that will have it. It never blocks. It implements net.PacketConn.
+func (c *muxConn) WriteTo(p []byte, to net.Addr) (int, error) {
+	remote := localAddrPort(to)
+	c.mu.RLock()
+	path := c.paths[remote]
+	c.mu.RUnlock()
+	switch {
+	case c.closed.Load():
+		return 0, net.ErrClosed
+	case path != nil && path.routed:
+		return path.socket.send(p, path.remote, remote)
+	}
+	return c.open(p, remote, path)
+}
+
+// open sends the first datagram to a remote address and asks for what comes back.
+func (c *muxConn) open(p []byte, remote netip.AddrPort, path *muxPath) (int, error) {
+	udp := net.UDPAddrFromAddrPort(remote)
+	ways := c.ways
+	if path != nil {
+		udp, ways = path.remote, []*muxSocket{path.socket}
+	}
+	var n int
+	var err error = net.ErrClosed
+	for _, s := range ways {
+		if n, err = s.send(p, udp, remote); err == nil {
+			c.keep(s, remote, udp)
+			break
+		}
+	}
+	return n, err
+}
+
+func (c *muxConn) keep(s *muxSocket, remote netip.AddrPort, udp *net.UDPAddr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, known := c.paths[remote]; c.closed.Load() || (!known && len(c.paths) >= maxRoutes) {
+		return
+	}
+	if s.claim(remote, c, udp) {
+		c.paths[remote] = &muxPath{socket: s, remote: udp, routed: true}
+	}
+}
+
+func (s *muxSocket) send(p []byte, udp *net.UDPAddr, to netip.AddrPort) (int, error) {
+	if s.udp != nil {
+		return s.udp.WriteToUDPAddrPort(p, to)
+	}
+	return s.WriteTo(p, udp)
+}
+
+// Close ends the connection and forgets its remote addresses. It implements
+// net.PacketConn.
+func (c *muxConn) Close() error {
+	if c.closed.Swap(true) {
+		return nil
+	}
+	c.mu.Lock()
+	paths := c.paths
+	c.paths = nil
+	c.mu.Unlock()
+
+	c.in.close()
+	c.mux.mu.Lock()
+	if c.mux.conns[c.key] == c {
+		delete(c.mux.conns, c.key)
+	}
+	c.mux.mu.Unlock()
+	for remote, p := range paths {
+		p.socket.release(remote, c)
+	}
+	return nil
+}
+
+// LocalAddr is the advertised address. It implements net.PacketConn.
+func (c *muxConn) LocalAddr() net.Addr { return net.UDPAddrFromAddrPort(c.key.addr) }
+
+// SetDeadline does nothing: reads end with Close and writes do not block. It
+// implements net.PacketConn.
+func (c *muxConn) SetDeadline(time.Time) error { return nil }
+
+// SetReadDeadline is like SetDeadline.
+func (c *muxConn) SetReadDeadline(time.Time) error { return nil }
+
+// SetWriteDeadline is like SetDeadline.
+func (c *muxConn) SetWriteDeadline(time.Time) error { return nil }

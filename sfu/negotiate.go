@@ -1,0 +1,300 @@
+package sfu
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/pion/webrtc/v3"
+
+	"sallyport/sfu/wire"
+)
+
+const (
+	// answerTime is how long a participant may take to answer an offer before
+	// it is sent again.
+	answerTime = 10 * time.Second
+	// lockLease is how long a participant may hold the signaling lock.
+	lockLease = 10 * time.Second
+	// headStart is the time between the media map on the data channel and an
+	// offer on another road, so that the map is there first (rtcd protocol
+	// §4.6). maxHeadStart is when the offer goes out although the data channel
+	// has not sent the map yet.
+	headStart    = 60 * time.Millisecond
+	maxHeadStart = time.Second
+	// impatient is the age of our unanswered offer at which an offer of the
+	// participant means that it never got ours.
+	impatient = 3 * time.Second
+)
+
+// far is a time at which nothing is due.
+const far = time.Hour
+
+// A road is how a description came or goes.
+type road bool
+
+const (
+	overSignal  road = false // through the front door, as Signal does
+	overChannel road = true  // on the data channel
+)
+
+// A holder is who has the signaling lock: nobody negotiates without it.
+type holder int
+
+const (
+	nobody holder = iota
+	us
+	participant
+)
+
+// A negotiation is the part of a Session that deals with offers and answers.
+// The session's goroutine owns it. There is one rule: the tracks the session
+// sends (downs) are made equal to the tracks it should send (call.wanted),
+// everything that has changed in one offer, whenever the lock is free. Nothing
+// that was to be offered is ever forgotten, because nothing is queued.
+type negotiation struct {
+	downs map[*up]*down // what is being sent or offered
+	stale bool          // downs may differ from what is wanted
+
+	lock      holder
+	lockSince time.Time
+	wantLock  time.Time // since when we wait for the lock; zero = we do not
+
+	offer   *wire.Description // ours, not answered yet
+	sentAt  time.Time         // zero = not sent yet
+	sendAt  time.Time         // when to send it, or to send it again
+	mapSent time.Time
+
+	early []wire.Description // offers that came before the data channel opened
+}
+
+// negotiate does what is due and returns when something will be.
+func (s *Session) negotiate(now time.Time) time.Time {
+	if s.lock == participant && now.Sub(s.lockSince) >= lockLease {
+		s.log.Debug("signaling lock lease expired")
+		s.server.metrics.errors.WithLabelValues(s.member.Group, "signaling_lock_timeout").Inc()
+		s.unlock(now)
+	}
+	if s.offer != nil && !now.Before(s.sendAt) {
+		s.send(now)
+	}
+	if s.stale && s.phase == active && s.offer == nil {
+		s.refresh(now)
+	}
+	switch {
+	case s.offer != nil:
+		return s.sendAt
+	case s.lock == participant:
+		return s.lockSince.Add(lockLease)
+	}
+	return now.Add(far)
+}
+
+// refresh offers the participant what has changed, if the lock is free.
+func (s *Session) refresh(now time.Time) {
+	want := s.call.wanted(s)
+	if s.current(want) {
+		s.stale, s.wantLock = false, time.Time{}
+		return
+	}
+	if s.wantLock.IsZero() {
+		s.wantLock = now
+	}
+	if s.lock != nobody || s.pc.SignalingState() != webrtc.SignalingStateStable {
+		return // unlock or the lease leads here again
+	}
+	s.server.metrics.lockGrab.WithLabelValues(s.member.Group).Observe(now.Sub(s.wantLock).Seconds())
+	s.lock, s.lockSince, s.wantLock, s.stale = us, now, time.Time{}, false
+	if err := s.makeOffer(want, now); err != nil {
+		s.server.metrics.errors.WithLabelValues(s.member.Group, "track").Inc()
+		s.log.Warn("offer tracks", "err", err)
+		s.unlock(now)
+	}
+}
+
+// current reports whether exactly the wanted tracks are being sent.
+func (s *Session) current(want []*up) bool {
+	for _, u := range want {
+		if s.downs[u] == nil {
+			return false
+		}
+	}
+	return len(want) == len(s.downs)
+}
+
+// makeOffer changes the tracks being sent to those wanted and prepares the
+// offer that says so.
+func (s *Session) makeOffer(want []*up, now time.Time) error {
+	keep := make(map[*up]bool, len(want))
+	for _, u := range want {
+		keep[u] = true
+	}
+	for u, d := range s.downs {
+		if keep[u] {
+			continue
+		}
+		delete(s.downs, u)
+		if err := s.pc.RemoveTrack(d.sender); err != nil {
+			return fmt.Errorf("remove track %s: %w", d.id, err)
+		}
+	}
+	for _, u := range want {
+		if s.downs[u] != nil {
+			continue
+		}
+		if err := s.addDown(u); err != nil {
+			return err
+		}
+	}
+	o, err := s.pc.CreateOffer(nil)
+	if err != nil {
+		return fmt.Errorf("create offer: %w", err)
+	}
+	if err := s.pc.SetLocalDescription(o); err != nil {
+		return fmt.Errorf("set local description: %w", err)
+	}
+	s.offer = &wire.Description{Type: "offer", SDP: o.SDP}
+	s.sentAt, s.mapSent, s.sendAt = time.Time{}, time.Time{}, now
+	s.send(now)
+	return nil
+}
+
+func (s *Session) addDown(u *up) error {
+	d := newDown(u, s)
+	sender, err := s.pc.AddTrack(d)
+	if err != nil {
+		return fmt.Errorf("add track %s: %w", d.id, err)
+	}
+	d.sender = sender
+	s.downs[u] = d
+	s.tracks.Go(d.readFeedback)
+	return nil
+}
+
+// send sends the media map and our offer, for the first time or again. With
+// signaling on another road the map gets a head start.
+func (s *Session) send(now time.Time) {
+	if s.mapSent.IsZero() || !s.sentAt.IsZero() {
+		s.sendMap()
+		s.mapSent = now
+		if !s.member.DCSignaling && s.sentAt.IsZero() {
+			s.sendAt = now.Add(headStart)
+			return
+		}
+	}
+	if !s.member.DCSignaling && s.channel.BufferedAmount() > 0 && now.Sub(s.mapSent) < maxHeadStart {
+		s.sendAt = now.Add(headStart)
+		return
+	}
+	if !s.sentAt.IsZero() {
+		s.server.metrics.errors.WithLabelValues(s.member.Group, "track").Inc()
+		s.log.Debug("send offer again")
+	}
+	s.sentAt, s.sendAt = now, now.Add(answerTime)
+	if s.member.DCSignaling {
+		s.sendChannel(wire.ChannelMessage{Type: wire.ChannelSDP, SDP: *s.offer})
+	} else {
+		s.signal().Offer(*s.offer)
+	}
+}
+
+// sendMap tells the participant what the server sends on each m-line.
+func (s *Session) sendMap() {
+	media := map[string]wire.Media{}
+	for _, t := range s.pc.GetTransceivers() {
+		if t.Sender() == nil {
+			continue
+		}
+		if d, ok := t.Sender().Track().(*down); ok && t.Mid() != "" {
+			media[t.Mid()] = wire.Media{Type: d.up.kind(), Sender: d.StreamID()}
+		}
+	}
+	s.sendChannel(wire.ChannelMessage{Type: wire.ChannelMap, Media: media})
+}
+
+// describe handles an offer or answer of the participant.
+func (s *Session) describe(d wire.Description, by road) {
+	switch {
+	case d.Type == "answer":
+		s.takeAnswer(d)
+	case s.phase == waiting:
+		s.takeFirstOffer(d, by)
+	case s.phase == answered && len(s.early) < maxOffers:
+		s.early = append(s.early, d)
+	case s.phase == answered:
+		s.log.Debug("drop offer: too many before the data channel opened")
+	case s.offer != nil:
+		// Glare. The participant is the polite side: it takes our offer and
+		// repeats its own.
+		if now := time.Now(); !s.sentAt.IsZero() && now.Sub(s.sentAt) > impatient {
+			s.sendAt = now
+		}
+	default:
+		if err := s.takeOffer(d, by); err != nil {
+			s.server.metrics.errors.WithLabelValues(s.member.Group, "signaling").Inc()
+			s.log.Debug("accept offer", "err", err)
+		}
+	}
+}
+
+// takeFirstOffer answers the offer that begins the session.
+func (s *Session) takeFirstOffer(d wire.Description, by road) {
+	err := s.connect()
+	if err == nil {
+		err = s.takeOffer(d, by)
+	}
+	if err != nil {
+		s.fail("unusable offer", "signaling", err)
+		return
+	}
+	s.phase, s.answeredAt = answered, time.Now()
+	for _, c := range s.candidates {
+		s.addCandidate(c)
+	}
+	s.candidates = nil
+}
+
+// takeOffer answers an offer on the road it came by.
+func (s *Session) takeOffer(d wire.Description, by road) error {
+	if err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: d.SDP}); err != nil {
+		return fmt.Errorf("set remote description: %w", err)
+	}
+	a, err := s.pc.CreateAnswer(nil)
+	if err != nil {
+		return fmt.Errorf("create answer: %w", err)
+	}
+	if err := s.pc.SetLocalDescription(a); err != nil {
+		return fmt.Errorf("set local description: %w", err)
+	}
+	answer := wire.Description{Type: "answer", SDP: a.SDP}
+	if by == overChannel {
+		s.sendChannel(wire.ChannelMessage{Type: wire.ChannelSDP, SDP: answer})
+	} else {
+		s.signal().Answer(answer)
+	}
+	return nil
+}
+
+// takeAnswer applies an answer to our offer. An answer without an offer is the
+// second one to an offer that was sent twice.
+func (s *Session) takeAnswer(d wire.Description) {
+	if s.offer == nil || s.sentAt.IsZero() {
+		s.log.Debug("drop answer: nothing was offered")
+		return
+	}
+	if err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: d.SDP}); err != nil {
+		s.server.metrics.errors.WithLabelValues(s.member.Group, "signaling").Inc()
+		s.log.Debug("accept answer", "err", err)
+		if s.pc.SignalingState() != webrtc.SignalingStateStable {
+			return // the next answer may be better; the offer is sent again
+		}
+	}
+	s.offer = nil
+	s.unlock(time.Now())
+}
+
+// unlock frees the lock and looks what has been waiting for it.
+func (s *Session) unlock(now time.Time) {
+	s.server.metrics.lockHeld.WithLabelValues(s.member.Group).Observe(now.Sub(s.lockSince).Seconds())
+	s.lock = nobody
+	s.stale = true
+}

@@ -1,0 +1,108 @@
+package sfu
+
+import (
+	"net"
+	"sync"
+)
+
+// maxDatagram is the largest datagram the SFU handles, in bytes: an Ethernet
+// frame's payload. rtcd's limit for RTP is 1460 (rtcd protocol §4.13).
+const maxDatagram = 1500
+
+// A datagram is one received packet in a pooled buffer.
+type datagram struct {
+	buf  [maxDatagram]byte
+	n    int
+	from net.Addr
+}
+
+var datagrams = sync.Pool{New: func() any { return new(datagram) }}
+
+// A queue hands datagrams from a socket's reader to one session's ICE agent. It
+// holds at most its capacity; when full it drops the oldest, because late media
+// is worth less than fresh media, and nobody waits for a slow session.
+type queue struct {
+	mu     sync.Mutex
+	ready  sync.Cond
+	ring   []*datagram
+	head   int // index of the oldest
+	count  int
+	closed bool
+	drops  uint64
+}
+
+func newQueue(capacity int) *queue {
+	q := &queue{ring: make([]*datagram, capacity)}
+	q.ready.L = &q.mu
+	return q
+}
+
+// push copies p into the queue and reports whether nothing was lost.
+func (q *queue) push(p []byte, from net.Addr) bool {
+	d := datagrams.Get().(*datagram)
+	d.n, d.from = copy(d.buf[:], p), from
+
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		datagrams.Put(d)
+		return false
+	}
+	full := q.count == len(q.ring)
+	if full {
+		datagrams.Put(q.ring[q.head])
+		q.head = (q.head + 1) % len(q.ring)
+		q.count--
+		q.drops++
+	}
+	q.ring[(q.head+q.count)%len(q.ring)] = d
+	q.count++
+	q.ready.Signal()
+	return !full
+}
+
+// pop copies the oldest datagram into p, waiting for one. It returns
+// net.ErrClosed once the queue is closed.
+func (q *queue) pop(p []byte) (int, net.Addr, error) {
+	q.mu.Lock()
+	for q.count == 0 && !q.closed {
+		q.ready.Wait()
+	}
+	if q.closed {
+		q.mu.Unlock()
+		return 0, nil, net.ErrClosed
+	}
+	d := q.ring[q.head]
+	q.ring[q.head] = nil
+	q.head = (q.head + 1) % len(q.ring)
+	q.count--
+	q.mu.Unlock()
+
+	n, from := copy(p, d.buf[:d.n]), d.from
+	d.from = nil
+	datagrams.Put(d)
+	return n, from, nil
+}
+
+// close wakes the reader and gives the buffers back.
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return
+	}
+	q.closed = true
+	for ; q.count > 0; q.count-- {
+		datagrams.Put(q.ring[q.head])
+		q.ring[q.head] = nil
+		q.head = (q.head + 1) % len(q.ring)
+	}
+	q.ready.Broadcast()
+}
+
+// empty reports whether pop would wait.
+func (q *queue) empty() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.count == 0
+}

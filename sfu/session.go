@@ -1,0 +1,309 @@
+package sfu
+
+import (
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pion/webrtc/v3"
+
+	"sallyport/sfu/wire"
+)
+
+const (
+	// firstOfferTime is how long a participant may take to send its first offer
+	// (rtcd protocol §4.1).
+	firstOfferTime = 10 * time.Second
+	// maxCandidates is how many ICE candidates of a participant are used.
+	maxCandidates = 40
+	// maxOffers is how many offers wait for the data channel to open.
+	maxOffers = 20
+	// inboxLength is how many messages of a participant wait to be handled.
+	inboxLength = 256
+)
+
+// A phase is where a session stands.
+//
+//	            join            offer               data channel opens
+//	(nothing) ───────> waiting ──────> answered ─────────────────────> active
+//	                      └── 10 s ──────┴── PeerConnection failed, leave ──┴──> ended
+type phase int
+
+const (
+	waiting  phase = iota // for the participant's first offer
+	answered              // the first offer is answered; ICE, DTLS and SCTP are under way
+	active                // the data channel is open: tracks are offered
+)
+
+// A Session is one participant's connection. Its goroutine (run) owns the
+// PeerConnection's negotiation; every method may be called from any goroutine
+// and returns at once.
+type Session struct {
+	server *Server
+	call   *call
+	member Member
+	log    *slog.Logger
+	joined time.Time
+
+	inbox chan func()   // what the participant sent; never closed
+	woken chan struct{} // capacity 1: the tracks to receive may have changed
+	done  chan struct{} // closed by end
+	ups   []*up         // guarded by call.mu
+
+	once   sync.Once
+	reason string // why it ended; written before done is closed
+	tracks sync.WaitGroup
+	speak  atomic.Pointer[Signal]
+	// selected is the path of the media, nil until ICE is done.
+	selected atomic.Pointer[string]
+
+	// Guarded by call.mu.
+	screenStream string
+	videoStream  string
+	muted        bool
+
+	// Owned by run. pc is set before any track exists and never changes.
+	pc         *webrtc.PeerConnection
+	phase      phase
+	candidates []wire.Candidate // before the first offer
+	seen       int              // candidates received
+	channel    *webrtc.DataChannel
+	answeredAt time.Time
+	negotiation
+}
+
+func newSession(srv *Server, c *call, m Member, sig Signal) *Session {
+	s := &Session{
+		server: srv,
+		call:   c,
+		member: m,
+		log:    srv.log.With("call", m.Call, "session", m.Session),
+		joined: time.Now(),
+		inbox:  make(chan func(), inboxLength),
+		woken:  make(chan struct{}, 1),
+		done:   make(chan struct{}),
+	}
+	s.negotiation.downs = map[*up]*down{}
+	s.Rebind(sig)
+	return s
+}
+
+// Member returns who the participant is.
+func (s *Session) Member() Member { return s.member }
+
+// Rebind makes the session speak through sig from now on.
+func (s *Session) Rebind(sig Signal) { s.speak.Store(&sig) }
+
+func (s *Session) signal() Signal { return *s.speak.Load() }
+
+// Describe takes an offer or an answer that came over the same road as Signal.
+func (s *Session) Describe(d wire.Description) {
+	s.post(func() { s.describe(d, overSignal) })
+}
+
+// Candidate takes an ICE candidate of the participant.
+func (s *Session) Candidate(c wire.Candidate) { s.post(func() { s.remoteCandidate(c) }) }
+
+// Mute stops the forwarding of the participant's voice, present or future, and
+// ends its speaking.
+func (s *Session) Mute() { s.setMuted(true) }
+
+// Unmute resumes the forwarding of the participant's voice.
+func (s *Session) Unmute() { s.setMuted(false) }
+
+// setMuted changes what is forwarded without any negotiation (rtcd protocol
+// §4.8).
+func (s *Session) setMuted(muted bool) {
+	s.call.mu.Lock()
+	defer s.call.mu.Unlock()
+	s.muted = muted
+	heard := false
+	for _, u := range s.ups {
+		if u.kind() == classVoice {
+			u.deaf.Store(muted)
+			u.on.Store(!muted)
+			heard = heard || u.level != 0
+		}
+	}
+	if muted && heard {
+		s.signal().Voice(false)
+	}
+}
+
+// ScreenOn announces the MediaStream of a screen share. It is refused while
+// another participant of the call shares.
+func (s *Session) ScreenOn(streamID string) {
+	if !s.call.shareScreen(s, streamID) {
+		s.log.Debug("refuse screen share: somebody else is sharing")
+	}
+}
+
+// ScreenOff ends the participant's screen share.
+func (s *Session) ScreenOff() { s.call.endScreen(s) }
+
+// VideoOn announces the MediaStream of the participant's camera, before or
+// after its track arrives.
+func (s *Session) VideoOn(streamID string) { s.call.announceVideo(s, streamID) }
+
+// VideoOff tells that the camera is off. The track stays: it goes quiet and may
+// go on later without a negotiation (rtcd protocol §4.10).
+func (s *Session) VideoOff() {}
+
+// Leave ends the session.
+func (s *Session) Leave() { s.end("left") }
+
+// end begins the end of the session. When it returns, the session is no longer
+// known to the server; run does the rest.
+func (s *Session) end(reason string) {
+	s.once.Do(func() {
+		s.reason = reason
+		s.server.forget(s)
+		close(s.done)
+	})
+}
+
+// wake tells run that the tracks to receive may have changed.
+func (s *Session) wake() {
+	select {
+	case s.woken <- struct{}{}:
+	default:
+	}
+}
+
+// post gives f to run. A participant that floods its own session loses what does
+// not fit.
+func (s *Session) post(f func()) {
+	select {
+	case s.inbox <- f:
+	case <-s.done:
+	default:
+		s.server.metrics.errors.WithLabelValues(s.member.Group, "signaling").Inc()
+	}
+}
+
+// postWait is post for goroutines that may wait because they serve this session
+// alone.
+func (s *Session) postWait(f func()) {
+	select {
+	case s.inbox <- f:
+	case <-s.done:
+	}
+}
+
+// run handles everything of the session, one thing at a time, until it ends.
+func (s *Session) run() {
+	timer := time.NewTimer(firstOfferTime)
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.done:
+			s.close()
+			return
+		case f := <-s.inbox:
+			f()
+		case <-s.woken:
+			s.stale = true
+		case <-timer.C:
+		}
+		timer.Reset(time.Until(s.step(time.Now())))
+	}
+}
+
+// step does what is due and returns when it wants to be called again.
+func (s *Session) step(now time.Time) time.Time {
+	if s.phase == waiting {
+		if at := s.joined.Add(firstOfferTime); now.Before(at) {
+			return at
+		}
+		s.fail("no offer", "signaling", nil)
+	}
+	return s.negotiate(now)
+}
+
+// fail ends the session because of an error and counts it by kind.
+func (s *Session) fail(reason, kind string, err error) {
+	s.server.metrics.errors.WithLabelValues(s.member.Group, kind).Inc()
+	s.log.Info("session failed", "reason", reason, "err", err)
+	s.end(reason)
+}
+
+// close frees what the session holds and tells the participant.
+func (s *Session) close() {
+	if s.pc != nil {
+		if err := s.pc.GracefulClose(); err != nil {
+			s.log.Debug("close peer connection", "err", err)
+		}
+	}
+	s.tracks.Wait()
+	s.log.Debug("session ended", "reason", s.reason)
+	s.signal().Closed()
+}
+
+// connect makes the PeerConnection, with the first offer.
+func (s *Session) connect() error {
+	pc, err := s.server.api.NewPeerConnection(webrtc.Configuration{})
+	if err != nil {
+		return err
+	}
+	s.pc = pc
+	pc.OnICECandidate(func(c *webrtc.ICECandidate) {
+		if c != nil {
+			s.postWait(func() { s.localCandidate(c.ToJSON()) })
+		}
+	})
+	pc.OnConnectionStateChange(func(st webrtc.PeerConnectionState) { s.connectionState(st) })
+	pc.OnDataChannel(func(d *webrtc.DataChannel) { s.open(d) })
+	pc.OnTrack(func(t *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
+		s.tracks.Add(1)
+		defer s.tracks.Done()
+		newUp(s, t, r).run()
+	})
+	return nil
+}
+
+func (s *Session) connectionState(st webrtc.PeerConnectionState) {
+	switch st {
+	case webrtc.PeerConnectionStateConnected:
+		s.server.metrics.connection.WithLabelValues(s.member.Group).Observe(time.Since(s.joined).Seconds())
+		path := s.path()
+		s.selected.Store(&path)
+		s.log.Debug("session connected", "path", path)
+	case webrtc.PeerConnectionStateFailed, webrtc.PeerConnectionStateClosed:
+		s.end("connection " + st.String())
+	case webrtc.PeerConnectionStateDisconnected:
+	default:
+		return
+	}
+	s.server.metrics.states.WithLabelValues(st.String()).Inc()
+}
+
+// localCandidate sends one of our candidates, after the answer.
+func (s *Session) localCandidate(c webrtc.ICECandidateInit) {
+	mid, line := "0", uint16(0) // everything is bundled on the first section
+	s.signal().Candidate(wire.Candidate{Candidate: c.Candidate, SDPMid: &mid, SDPMLineIndex: &line})
+}
+
+// remoteCandidate uses one of the participant's candidates, or keeps it until
+// its first offer is there.
+func (s *Session) remoteCandidate(c wire.Candidate) {
+	if c.Candidate == "" {
+		return
+	}
+	if s.seen++; s.seen > maxCandidates {
+		return
+	}
+	if s.phase == waiting {
+		s.candidates = append(s.candidates, c)
+		return
+	}
+	s.addCandidate(c)
+}
+
+func (s *Session) addCandidate(c wire.Candidate) {
+	err := s.pc.AddICECandidate(webrtc.ICECandidateInit{Candidate: c.Candidate, SDPMid: c.SDPMid, SDPMLineIndex: c.SDPMLineIndex, UsernameFragment: c.UsernameFragment})
+	if err != nil {
+		s.server.metrics.errors.WithLabelValues(s.member.Group, "ice").Inc()
+		s.log.Debug("add remote candidate", "err", err)
+	}
+}

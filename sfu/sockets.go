@@ -1,0 +1,264 @@
+package sfu
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// mediaBuffer is the size in bytes asked of the kernel for the receive and send
+// buffer of a UDP media socket: half a second of 100 Mbit/s. The kernel grants
+// at most net.core.rmem_max and wmem_max.
+const mediaBuffer = 8 << 20
+
+// An Address is one UDP media socket as it is bound and as clients are told.
+type Address struct {
+	Local      netip.AddrPort // where the socket is bound
+	Advertised netip.AddrPort // what the ICE candidate says; equal to Local without a mapping
+}
+
+// Sockets are the open media sockets of an SFU. They are opened before anything
+// serves, so that a taken port is an error at start and not a lost call.
+type Sockets struct {
+	udp []*net.UDPConn
+	tcp []*net.TCPListener
+
+	advertise map[netip.Addr]netip.Addr // local → advertised address, for both protocols
+}
+
+// Listen opens the UDP and TCP sockets that cfg asks for. Without a host in
+// cfg.UDP or cfg.TCP it opens one socket on each useful local address, because
+// an answer must leave from the address the question came to. The error names
+// the address that could not be opened.
+func Listen(cfg Config) (*Sockets, error) {
+	s := &Sockets{}
+	if err := s.open(cfg); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Sockets) open(cfg Config) error {
+	udp, err := bindAddresses("sfu.udp", cfg.UDP, cfg.IPv6)
+	if err != nil {
+		return err
+	}
+	tcp, err := bindAddresses("sfu.tcp", cfg.TCP, cfg.IPv6)
+	if err != nil {
+		return err
+	}
+	if s.advertise, err = mapAddresses(cfg.Advertise, append(slices.Clone(udp), tcp...)); err != nil {
+		return err
+	}
+	for _, a := range udp {
+		if s.advertised(a.Addr()).IsValid() {
+			if err := s.openUDP(a); err != nil {
+				return err
+			}
+		}
+	}
+	for _, a := range tcp {
+		if !s.advertised(a.Addr()).IsValid() {
+			continue
+		}
+		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(a))
+		if err != nil {
+			return fmt.Errorf("sfu.tcp: open media listener %s: %w", a, explain(err))
+		}
+		s.tcp = append(s.tcp, l)
+	}
+	if len(s.udp) == 0 {
+		return fmt.Errorf("sfu.udp: no local address fits %q and sfu.advertise; set sfu.udp to host:port of a local address", cfg.UDP)
+	}
+	return nil
+}
+
+func (s *Sockets) openUDP(a netip.AddrPort) error {
+	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(a))
+	if err != nil {
+		return fmt.Errorf("sfu.udp: open media socket %s: %w", a, explain(err))
+	}
+	_ = c.SetReadBuffer(mediaBuffer) // best effort: the doctor tells when the kernel grants less
+	_ = c.SetWriteBuffer(mediaBuffer)
+	s.udp = append(s.udp, c)
+	return nil
+}
+
+// explain adds what to do to the error an administrator meets most often.
+func explain(err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%w (another process has the port: the Calls plugin itself binds it when its licence does not allow rtcd)", err)
+	}
+	return err
+}
+
+// Addresses lists the UDP sockets, in a stable order.
+func (s *Sockets) Addresses() []Address {
+	out := make([]Address, 0, len(s.udp))
+	for _, c := range s.udp {
+		local := localAddrPort(c.LocalAddr())
+		out = append(out, Address{Local: local, Advertised: s.mapped(local)})
+	}
+	return out
+}
+
+// TCPAddresses lists the ICE-TCP listeners like Addresses.
+func (s *Sockets) TCPAddresses() []Address {
+	out := make([]Address, 0, len(s.tcp))
+	for _, l := range s.tcp {
+		local := localAddrPort(l.Addr())
+		out = append(out, Address{Local: local, Advertised: s.mapped(local)})
+	}
+	return out
+}
+
+// Close closes every socket.
+func (s *Sockets) Close() error {
+	var errs []error
+	for _, c := range s.udp {
+		errs = append(errs, c.Close())
+	}
+	for _, l := range s.tcp {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Sockets) mapped(local netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(s.advertised(local.Addr()), local.Port())
+}
+
+// advertised returns the address clients are told for a local one; the zero
+// Addr means that it is not advertised at all.
+func (s *Sockets) advertised(local netip.Addr) netip.Addr {
+	if s.advertise == nil {
+		return local
+	}
+	return s.advertise[local]
+}
+
+// localAddrPort converts the address of a UDP or TCP socket.
+func localAddrPort(a net.Addr) netip.AddrPort {
+	var ap netip.AddrPort
+	switch a := a.(type) {
+	case *net.UDPAddr:
+		ap = a.AddrPort()
+	case *net.TCPAddr:
+		ap = a.AddrPort()
+	}
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+// bindAddresses turns a listen address into the concrete addresses to bind. key
+// is the configuration key, for the error.
+func bindAddresses(key, listen string, ipv6 bool) ([]netip.AddrPort, error) {
+	if listen == "" {
+		return nil, nil
+	}
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %q is not host:port: %w", key, listen, err)
+	}
+	n, err := net.LookupPort("udp", port)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %q is not a port: %w", key, port, err)
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && !ip.IsUnspecified() {
+		return []netip.AddrPort{netip.AddrPortFrom(ip.Unmap(), uint16(n))}, nil
+	} else if err != nil && host != "" {
+		return nil, fmt.Errorf("%s: %q is not an IP address; use one of this machine's, or leave the host out", key, host)
+	}
+	ips, err := usefulAddresses(ipv6)
+	if err != nil {
+		return nil, fmt.Errorf("%s: list local addresses: %w", key, err)
+	}
+	out := make([]netip.AddrPort, 0, len(ips))
+	for _, ip := range ips {
+		out = append(out, netip.AddrPortFrom(ip, uint16(n)))
+	}
+	return out, nil
+}
+
+// virtualInterfaces begin the names of interfaces that lead to containers and
+// virtual machines of this host, where no client of ours is.
+var virtualInterfaces = []string{"docker", "br-", "veth", "cni", "flannel", "cali", "virbr", "lxc", "podman", "vnet"}
+
+// usefulAddresses lists the addresses of this machine that a client might
+// reach: of interfaces that are up and not virtual, without link-local ones.
+// When nothing is left, loopback is.
+func usefulAddresses(ipv6 bool) ([]netip.Addr, error) {
+	ifaces, err := net.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	var out, loopback []netip.Addr
+	for _, i := range ifaces {
+		if i.Flags&net.FlagUp == 0 || slices.ContainsFunc(virtualInterfaces, func(p string) bool { return strings.HasPrefix(i.Name, p) }) {
+			continue
+		}
+		addrs, err := i.Addrs()
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range addrs {
+			p, err := netip.ParsePrefix(a.String())
+			if err != nil {
+				continue
+			}
+			switch ip := p.Addr().Unmap(); {
+			case ip.Is6() && (!ipv6 || ip.IsLinkLocalUnicast()):
+			case ip.IsLoopback():
+				loopback = append(loopback, ip)
+			default:
+				out = append(out, ip)
+			}
+		}
+	}
+	if len(out) == 0 {
+		out = loopback
+	}
+	slices.SortFunc(out, func(a, b netip.Addr) int { return cmp.Compare(a.String(), b.String()) })
+	return slices.Compact(out), nil
+}
+
+// mapAddresses reads sfu.advertise. nil means that local addresses are
+// advertised as they are.
+func mapAddresses(advertise []string, local []netip.AddrPort) (map[netip.Addr]netip.Addr, error) {
+	if len(advertise) == 0 {
+		return nil, nil
+	}
+	m := map[netip.Addr]netip.Addr{}
+	for _, entry := range advertise {
+		external, internal, pair := strings.Cut(entry, "/")
+		ext, err := netip.ParseAddr(external)
+		if err != nil {
+			return nil, fmt.Errorf("sfu.advertise: %q is not an IP address or external/internal pair", entry)
+		}
+		if pair {
+			in, err := netip.ParseAddr(internal)
+			if err != nil {
+				return nil, fmt.Errorf("sfu.advertise: %q: %q is not an IP address", entry, internal)
+			}
+			m[in.Unmap()] = ext.Unmap()
+			continue
+		}
+		for _, l := range local {
+			if l.Addr().Is4() == ext.Unmap().Is4() && (len(local) == 1 || !l.Addr().IsLoopback()) {
+				m[l.Addr()] = ext.Unmap()
+			}
+		}
+		if len(m) == 0 { // only loopback of that family: it is what the clients reach through the mapping
+			for _, l := range local {
+				if l.Addr().Is4() == ext.Unmap().Is4() {
+					m[l.Addr()] = ext.Unmap()
+				}
+			}
+		}
+	}
+	return m, nil
+}

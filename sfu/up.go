@@ -1,0 +1,227 @@
+package sfu
+
+import (
+	"crypto/rand"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pion/rtcp"
+	"github.com/pion/rtp"
+	"github.com/pion/webrtc/v3"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"sallyport/sfu/internal/vad"
+)
+
+// keyframeEvery is the shortest time between two requests for a key frame of the
+// same source (rtcd protocol §4.13).
+const keyframeEvery = time.Second
+
+// An up is one track that a participant publishes. One goroutine reads it and
+// forwards each packet to all who watch.
+type up struct {
+	session  *Session
+	track    *webrtc.TrackRemote
+	receiver *webrtc.RTPReceiver
+	level    uint8 // ID of the audio level header extension; 0 = not negotiated
+	fan      fanout
+
+	class  atomic.Pointer[upClass] // nil until announced
+	on     atomic.Bool             // false while the participant is muted
+	deaf   atomic.Bool             // forget the voice levels heard so far
+	packet rtp.Packet              // reused by run alone
+
+	retired bool // guarded by call.mu: no longer offered to anybody
+
+	keyMu   sync.Mutex // guards the following
+	keyLast time.Time
+	keyNext *time.Timer // a request that waits for its turn
+}
+
+// An upClass is what is known of a track once it has been announced.
+type upClass struct {
+	class string
+	id    string              // track ID shown to receivers
+	took  prometheus.Observer // seconds to forward one packet
+}
+
+func newUp(s *Session, t *webrtc.TrackRemote, r *webrtc.RTPReceiver) *up {
+	u := &up{session: s, track: t, receiver: r}
+	u.on.Store(true)
+	for _, e := range r.GetParameters().HeaderExtensions {
+		if e.URI == extAudioLevel {
+			u.level = uint8(e.ID)
+		}
+	}
+	return u
+}
+
+func (u *up) audio() bool  { return u.track.Kind() == webrtc.RTPCodecTypeAudio }
+func (u *up) mime() string { return u.track.Codec().MimeType }
+
+// kind is the class of the track, "" while it has none.
+func (u *up) kind() string {
+	if c := u.class.Load(); c != nil {
+		return c.class
+	}
+	return ""
+}
+
+// forwardable reports whether the track may be offered at all: of simulcast
+// layers only the low one is.
+func (u *up) forwardable() bool { return u.track.RID() == "" || u.track.RID() == "l" }
+
+// classify fixes the class. Receivers parse the track ID: exactly three fields,
+// the class, the publisher's session and 8 random characters.
+func (u *up) classify(class string) {
+	id := strings.Join([]string{class, u.session.member.Session, strings.ToLower(rand.Text()[:8])}, "_")
+	m := u.session.server.metrics
+	u.class.Store(&upClass{class: class, id: id, took: m.writes.WithLabelValues(u.session.member.Group, class)})
+	if class == classVoice {
+		u.on.Store(!u.session.muted)
+	}
+}
+
+// run forwards the track until it ends.
+func (u *up) run() {
+	s := u.session
+	group := s.member.Group
+	gauge := s.server.metrics.tracks.WithLabelValues(group, "in", u.mime())
+	gauge.Inc()
+	defer gauge.Dec()
+	s.call.publish(u)
+	defer s.call.unpublish(u)
+	defer u.stop()
+
+	var reports sync.WaitGroup
+	reports.Go(u.readReports)
+	defer reports.Wait()
+	if err := u.forward(); !ended(err) {
+		s.server.metrics.errors.WithLabelValues(group, "rtp").Inc()
+		s.log.Debug("read published track", "err", err)
+	}
+}
+
+// ended reports whether err is how a track ends in the ordinary way.
+func ended(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe)
+}
+
+// forward reads packets and gives them to the receivers. It allocates nothing of
+// its own for a packet.
+func (u *up) forward() error {
+	var voice vad.Monitor
+	buf := make([]byte, maxDatagram)
+	for {
+		n, _, err := u.track.Read(buf)
+		if err != nil {
+			return err
+		}
+		if err := u.packet.Unmarshal(buf[:n]); err != nil {
+			continue // not RTP: a stranger cannot have sent it, a broken client may
+		}
+		c := u.class.Load()
+		if c == nil {
+			continue
+		}
+		level, ok := u.audioLevel()
+		if c.class == classVoice {
+			if u.deaf.Swap(false) {
+				voice.Reset()
+			}
+			if !u.on.Load() {
+				continue
+			}
+			if ok {
+				if speaking, changed := voice.Push(level&0x7F, time.Now()); changed {
+					u.session.signal().Voice(speaking)
+				}
+			}
+		}
+		sinks := u.fan.watching()
+		if len(sinks) == 0 {
+			continue
+		}
+		start := time.Now()
+		for _, d := range sinks {
+			d.forward(&u.packet, level)
+		}
+		c.took.Observe(time.Since(start).Seconds())
+	}
+}
+
+// audioLevel reads the level extension of the current packet (RFC 6464).
+func (u *up) audioLevel() (level uint8, ok bool) {
+	if u.level == 0 {
+		return 0, false
+	}
+	ext := u.packet.GetExtension(u.level)
+	if len(ext) == 0 {
+		return 0, false
+	}
+	return ext[0], true
+}
+
+// readReports reads the publisher's RTCP, which the interceptors need to see.
+func (u *up) readReports() {
+	for {
+		var err error
+		if rid := u.track.RID(); rid != "" {
+			_, _, err = u.receiver.ReadSimulcastRTCP(rid)
+		} else {
+			_, _, err = u.receiver.ReadRTCP()
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// requestKeyframe asks the publisher for a key frame, now or as soon as the
+// last request is a second old.
+func (u *up) requestKeyframe() {
+	if u.audio() {
+		return
+	}
+	u.keyMu.Lock()
+	defer u.keyMu.Unlock()
+	if u.keyNext != nil {
+		return
+	}
+	wait := keyframeEvery - time.Since(u.keyLast)
+	if wait <= 0 {
+		u.sendPLI()
+		return
+	}
+	u.keyNext = time.AfterFunc(wait, func() {
+		u.keyMu.Lock()
+		defer u.keyMu.Unlock()
+		if u.keyNext != nil {
+			u.keyNext = nil
+			u.sendPLI()
+		}
+	})
+}
+
+// sendPLI needs keyMu.
+func (u *up) sendPLI() {
+	u.keyLast = time.Now()
+	pli := &rtcp.PictureLossIndication{MediaSSRC: uint32(u.track.SSRC())}
+	if err := u.session.pc.WriteRTCP([]rtcp.Packet{pli}); err != nil {
+		u.session.log.Debug("request key frame", "err", err)
+	}
+}
+
+// stop drops a key frame request that waits.
+func (u *up) stop() {
+	u.keyMu.Lock()
+	defer u.keyMu.Unlock()
+	if u.keyNext != nil {
+		u.keyNext.Stop()
+	}
+	u.keyNext = time.AfterFunc(0, func() {}) // nothing more will be sent
+}
