@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+)
+
+// A runner is what operate runs: the gateway.
+type runner interface {
+	// Run serves until everything has ended, ctx is cancelled, or a part fails.
+	Run(ctx context.Context) error
+	// Drain makes Run return once the calls have ended.
+	Drain()
+}
+
+// operate runs g and does what signals ask for: SIGTERM or SIGINT drains it, a
+// second one stops it at once, SIGHUP calls reload. It returns the exit code.
+func operate(g runner, logger *slog.Logger, reload func()) int {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	return operateOn(signals, g, logger, reload)
+}
+
+func operateOn(signals <-chan os.Signal, g runner, logger *slog.Logger, reload func()) int {
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- g.Run(ctx) }()
+	notifySystemd("READY=1")
+
+	var draining sync.WaitGroup
+	defer draining.Wait()
+	stopping := false
+	for {
+		select {
+		case err := <-ended:
+			if err != nil {
+				logger.Error("stopped by an error", "err", err)
+				return 1
+			}
+			logger.Info("stopped")
+			return 0
+		case s := <-signals:
+			switch {
+			case s == syscall.SIGHUP:
+				reload()
+			case !stopping:
+				stopping = true
+				logger.Info("draining", "signal", s.String())
+				notifySystemd("STOPPING=1")
+				draining.Go(g.Drain)
+			default:
+				logger.Warn("stopping at once", "signal", s.String())
+				stop()
+			}
+		}
+	}
+}
+
+// notifySystemd tells the service manager, if there is one, about our state.
+// It is a courtesy: nothing depends on whether it arrives.
+func notifySystemd(state string) {
+	name := os.Getenv("NOTIFY_SOCKET")
+	if name == "" {
+		return
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	_, _ = conn.Write([]byte(state))
+}

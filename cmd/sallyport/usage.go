@@ -1,0 +1,39 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+)
+
+func usage(w io.Writer) {
+	fmt.Fprint(w, "usage: sallyport [command] [flags]\n\n")
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, c := range commands() {
+		fmt.Fprintf(t, "  %s %s\t%s\n", c.name, c.arguments, c.summary)
+	}
+	t.Flush()
+	fmt.Fprint(w, "\n-h after a command prints its flags.\n")
+}
+
+// parseFlags parses args. When it returns false, the program ends with code.
+func parseFlags(flags *flag.FlagSet, args []string) (code int, ok bool) {
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return 0, false
+	} else if err != nil { // which the flag package has printed
+		return 2, false
+	}
+	if flags.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "sallyport %s: unexpected argument %q\n", flags.Name(), flags.Arg(0))
+		return 2, false
+	}
+	return 0, true
+}
+
+// configFlag adds -config to flags.
+func configFlag(flags *flag.FlagSet) *string {
+	return flags.String("config", "config.yaml", "configuration `file`; \"\" takes defaults and environment alone")
+}
