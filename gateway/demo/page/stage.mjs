@@ -1,0 +1,171 @@
+// The stage: one tile for every participant, the shared screen beside them,
+// and the sound of everybody. It is drawn from two lists: who is here (the
+// backend says) and what arrives (the call says).
+
+const tilesBox = document.getElementById('tiles');
+const featured = document.getElementById('featured');
+const soundBox = document.getElementById('sound');
+const stage = tilesBox.parentElement;
+
+// A Stage keeps the page's elements in step with what render is given.
+export class Stage {
+  #tiles = new Map(); // session → {root, ...}
+  #sounds = new Map(); // mid → audio element
+  #screen = null; // {track, video}
+
+  // render draws the call. people: [{session, name, muted, voice, screen,
+  // video}], self: our session, remotes: Call.remotes(), local: {camera,
+  // screen} streams or null.
+  render({ people, self, remotes, local }) {
+    this.#sound(remotes);
+    this.#people(people, self, (person) => cameraOf(person, self, remotes, local));
+    this.#feature(screenOf(people, self, remotes, local));
+    const shown = people.length;
+    tilesBox.style.setProperty('--columns', String(shown <= 1 ? 1 : shown <= 4 ? 2 : shown <= 9 ? 3 : 4));
+  }
+
+  clear() {
+    this.render({ people: [], self: '', remotes: [], local: {} });
+  }
+
+  #sound(remotes) {
+    const heard = remotes.filter(({ track }) => track.kind === 'audio');
+    const mids = new Set(heard.map(({ mid }) => mid));
+    for (const [mid, element] of this.#sounds) {
+      if (mids.has(mid)) continue;
+      element.srcObject = null;
+      element.remove();
+      this.#sounds.delete(mid);
+    }
+    for (const { mid, track } of heard) {
+      const element = this.#sounds.get(mid);
+      if (element?.srcObject.getTracks()[0] === track) continue;
+      if (element) {
+        element.srcObject = new MediaStream([track]);
+        continue;
+      }
+      const added = Object.assign(document.createElement('audio'), { autoplay: true, srcObject: new MediaStream([track]) });
+      soundBox.append(added);
+      this.#sounds.set(mid, added);
+    }
+  }
+
+  #people(people, self, camera) {
+    const present = new Set(people.map(({ session }) => session));
+    for (const [session, tile] of this.#tiles) {
+      if (present.has(session)) continue;
+      tile.root.remove();
+      this.#tiles.delete(session);
+    }
+    for (const person of people) {
+      let tile = this.#tiles.get(person.session);
+      if (!tile) {
+        tile = newTile(person, person.session === self);
+        this.#tiles.set(person.session, tile);
+        tilesBox.append(tile.root);
+      }
+      drawTile(tile, person, person.session === self, camera(person));
+    }
+  }
+
+  #feature(screen) {
+    stage.classList.toggle('with-screen', screen !== null);
+    featured.hidden = screen === null;
+    if (!screen) {
+      featured.replaceChildren();
+      this.#screen = null;
+      return;
+    }
+    if (this.#screen?.track === screen.track) return;
+    const video = newVideo(screen.track);
+    video.id = 'screen-video';
+    const label = document.createElement('p');
+    label.className = 'label';
+    label.textContent = screen.label;
+    featured.replaceChildren(video, label);
+    this.#screen = { track: screen.track, video };
+  }
+}
+
+// cameraOf finds the picture of a person who says its camera is on.
+function cameraOf(person, self, remotes, local) {
+  if (person.session === self) return local.camera?.getVideoTracks()[0] ?? null;
+  if (!person.video) return null; // the track may still be there, gone quiet
+  return remotes.find(({ type, sender }) => type === 'video' && sender === person.session)?.track ?? null;
+}
+
+// screenOf finds the shared screen; ours is shown to ourselves as well.
+function screenOf(people, self, remotes, local) {
+  if (local.screen) return { track: local.screen.getVideoTracks()[0], label: 'You are sharing your screen' };
+  const sharer = people.find((person) => person.screen && person.session !== self);
+  if (!sharer) return null;
+  const remote = remotes.find(({ type, sender }) => type === 'screen' && sender === sharer.session);
+  return remote ? { track: remote.track, label: `${sharer.name} is sharing` } : null;
+}
+
+function newVideo(track) {
+  const video = document.createElement('video');
+  Object.assign(video, { autoplay: true, muted: true, playsInline: true, srcObject: new MediaStream([track]) });
+  return video;
+}
+
+function newTile(person, isSelf) {
+  const root = document.createElement('li');
+  root.className = isSelf ? 'tile self' : 'tile';
+  root.dataset.session = person.session;
+  const avatar = document.createElement('div');
+  avatar.className = 'avatar';
+  avatar.textContent = initials(person.name);
+  avatar.style.setProperty('--hue', String(hue(person.name)));
+  avatar.ariaHidden = 'true';
+  const label = document.createElement('div');
+  label.className = 'label';
+  const icon = newIcon('mic');
+  const name = document.createElement('b');
+  name.textContent = isSelf ? `${person.name} (you)` : person.name;
+  label.append(icon, name);
+  const badge = document.createElement('span');
+  badge.className = 'badge';
+  badge.textContent = 'Sharing';
+  badge.hidden = true;
+  root.append(avatar, label, badge);
+  return { root, icon, badge, video: null, track: null };
+}
+
+function drawTile(tile, person, isSelf, track) {
+  const { root } = tile;
+  root.classList.toggle('muted', person.muted);
+  root.classList.toggle('speaking', person.voice && !person.muted);
+  root.classList.toggle('has-video', track !== null);
+  const doing = person.muted ? 'muted' : person.voice ? 'speaking' : 'microphone on';
+  root.ariaLabel = `${person.name}${isSelf ? ' (you)' : ''}, ${doing}${person.screen ? ', sharing the screen' : ''}`;
+  tile.icon.firstChild.setAttribute('href', person.muted ? '#i-mic-off' : '#i-mic');
+  tile.badge.hidden = !person.screen;
+  if (tile.track === track) return;
+  tile.video?.remove();
+  tile.track = track;
+  tile.video = track ? newVideo(track) : null;
+  if (tile.video) root.prepend(tile.video);
+}
+
+// newIcon returns an svg that shows a symbol of the page's sprite.
+export function newIcon(name) {
+  const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+  const use = document.createElementNS('http://www.w3.org/2000/svg', 'use');
+  use.setAttribute('href', `#i-${name}`);
+  svg.append(use);
+  svg.ariaHidden = 'true';
+  return svg;
+}
+
+function initials(name) {
+  const words = name.split(/\s+/).filter(Boolean);
+  const letters = words.length > 1 ? [words[0], words.at(-1)] : words;
+  return letters.map((word) => [...word][0]).join('').toUpperCase();
+}
+
+function hue(name) {
+  let sum = 7;
+  for (const char of name) sum = (sum * 31 + char.codePointAt(0)) % 997;
+  return (sum * 47) % 360;
+}
