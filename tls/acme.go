@@ -1,0 +1,296 @@
+package tls
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
+)
+
+// renewInterval is how often certificates are checked for renewal.
+const renewInterval = 10 * time.Minute
+
+// automatic obtains certificates by ACME, one per name, and renews them.
+//
+// certmagic keeps the storage, the cache and the protocol. The loop that tries
+// again after a failure is ours: it belongs to run, so that it ends with it, and
+// it does not wait a minute for a CA that was merely not reachable at start.
+type automatic struct {
+	cfg     ACME
+	names   []string
+	roots   *x509.CertPool // nil = the system's
+	opts    automaticOptions
+	log     *slog.Logger
+	every   time.Duration                               // renewal checks
+	backoff func(failures int, err error) time.Duration // before the next attempt
+
+	offerHTTP atomic.Bool // somebody serves HTTP-01 challenges
+	loaded    chan struct{}
+	live      atomic.Pointer[engine] // nil unless run runs
+}
+
+// automaticOptions are what newAutomatic needs of Certificates.
+type automaticOptions struct {
+	CertificateOptions
+	health  *health
+	metrics *certMetrics
+}
+
+// An engine is certmagic at work.
+type engine struct {
+	cache  *certmagic.Cache
+	magic  *certmagic.Config // answers handshakes and renews
+	obtain *certmagic.Config // obtains the first certificate
+	issuer *certmagic.ACMEIssuer
+}
+
+// unattended is an issuer that asks nobody. certmagic would prompt for an email
+// address on the terminal when it is told to try only once.
+type unattended struct{ *certmagic.ACMEIssuer }
+
+// PreCheck implements certmagic.PreChecker.
+func (u unattended) PreCheck(ctx context.Context, names []string, _ bool) error {
+	return u.ACMEIssuer.PreCheck(ctx, names, false)
+}
+
+func newAutomatic(cfg ACME, names []string, o automaticOptions) (*automatic, error) {
+	if len(names) == 0 {
+		return nil, errors.New("tls.source acme needs a domain to obtain a certificate for")
+	}
+	if cfg.Storage == "" {
+		return nil, errors.New("tls.acme.storage is empty: name a directory that survives restarts")
+	}
+	if _, _, err := cfg.directory(); err != nil {
+		return nil, err
+	}
+	a := &automatic{
+		cfg: cfg, opts: o, log: o.Logger,
+		every: renewInterval, backoff: backoff,
+		loaded: make(chan struct{}),
+	}
+	for _, n := range names {
+		a.names = append(a.names, strings.ToLower(n))
+	}
+	if cfg.CARootFile != "" {
+		pem, err := readPEM(cfg.CARootFile)
+		if err != nil {
+			return nil, fmt.Errorf("read tls.acme.ca_root_file: %w", err)
+		}
+		a.roots = x509.NewCertPool()
+		if !a.roots.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("tls.acme.ca_root_file %s: no certificate found", cfg.CARootFile)
+		}
+	}
+	if err := os.MkdirAll(cfg.Storage, 0o700); err != nil {
+		return nil, fmt.Errorf("make tls.acme.storage: %w", err)
+	}
+	return a, nil
+}
+
+func (a *automatic) certificate(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	e := a.live.Load()
+	if e == nil {
+		return nil, errNoCertificate
+	}
+	cert, err := e.magic.GetCertificate(h)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNoCertificate, err)
+	}
+	return cert, nil
+}
+
+func (a *automatic) ready() <-chan struct{} { return a.loaded }
+
+func (a *automatic) leaves() []*x509.Certificate {
+	e := a.live.Load()
+	if e == nil {
+		return nil
+	}
+	var all []*x509.Certificate
+	for _, n := range a.names {
+		var newest *x509.Certificate
+		for _, c := range e.cache.AllMatchingCertificates(n) {
+			if newest == nil || c.Leaf.NotAfter.After(newest.NotAfter) {
+				newest = c.Leaf
+			}
+		}
+		if newest != nil {
+			all = append(all, newest)
+		}
+	}
+	return all
+}
+
+func (a *automatic) reload(cfg Config) error {
+	if cfg.ACME != a.cfg {
+		return fmt.Errorf("change tls.acme: %w", ErrRestart)
+	}
+	return nil
+}
+
+func (a *automatic) httpChallenge(next http.Handler) http.Handler {
+	a.offerHTTP.Store(true)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if e := a.live.Load(); e != nil && e.issuer.HandleHTTPChallenge(w, r) {
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// run loads what the storage holds, obtains what it lacks, and renews.
+func (a *automatic) run(ctx context.Context) {
+	e := a.start()
+	a.live.Store(e)
+	defer e.cache.Stop()
+	defer a.live.Store(nil)
+
+	missing := a.load(ctx, e)
+	close(a.loaded)
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	for _, name := range missing {
+		parts.Go(func() { a.obtain(ctx, e, name) })
+	}
+	parts.Go(func() { a.renew(ctx, e) })
+	<-ctx.Done()
+}
+
+// start makes the engine. It uses none of certmagic's package-level defaults:
+// those would put the storage below $HOME.
+func (a *automatic) start() *engine {
+	e := new(engine)
+	zlog := newZap(a.log)
+	e.cache = certmagic.NewCache(certmagic.CacheOptions{
+		GetConfigForCert:   func(certmagic.Certificate) (*certmagic.Config, error) { return e.magic, nil },
+		RenewCheckInterval: 365 * 24 * time.Hour, // we check ourselves, see renew
+		Logger:             zlog,
+	})
+	cfg := certmagic.Config{
+		Storage:            &certmagic.FileStorage{Path: a.cfg.Storage},
+		DefaultServerName:  a.names[0],
+		FallbackServerName: a.names[0],
+		OnEvent:            a.event,
+		ShouldEmitFunc:     func(event string) bool { return event != "tls_get_certificate" },
+		Logger:             zlog,
+		Issuers:            []certmagic.Issuer{}, // set below; nil would mean the default
+	}
+	e.magic, e.obtain = certmagic.New(e.cache, cfg), certmagic.New(e.cache, cfg)
+	ca, trial, _ := a.cfg.directory() // checked in newAutomatic
+	e.issuer = certmagic.NewACMEIssuer(e.magic, certmagic.ACMEIssuer{
+		CA:                   ca,
+		TestCA:               trial,
+		Email:                a.cfg.Email,
+		Agreed:               true,
+		Profile:              a.cfg.Profile,
+		TrustedRoots:         a.roots,
+		DisableHTTPChallenge: !a.offerHTTP.Load(),
+		ListenHost:           a.opts.ListenHost,
+		AltHTTPPort:          a.opts.HTTPPort,
+		AltTLSALPNPort:       a.opts.HTTPSPort,
+		Logger:               zlog,
+	})
+	// Only a plain *ACMEIssuer tells the CA which certificate it replaces.
+	e.magic.Issuers = []certmagic.Issuer{e.issuer}
+	e.obtain.Issuers = []certmagic.Issuer{unattended{e.issuer}}
+	return e
+}
+
+// load takes the stored certificates into use and returns the names that have
+// none.
+func (a *automatic) load(ctx context.Context, e *engine) (missing []string) {
+	for _, name := range a.names {
+		_, err := e.magic.CacheManagedCertificate(ctx, name)
+		if err == nil {
+			continue
+		}
+		missing = append(missing, name)
+		if !errors.Is(err, fs.ErrNotExist) {
+			a.opts.health.set(err)
+			a.log.Error("cannot load stored certificate", "name", name, "err", err)
+		}
+	}
+	return missing
+}
+
+// obtain tries until there is a certificate for name.
+func (a *automatic) obtain(ctx context.Context, e *engine, name string) {
+	failures := 0
+	// By this count certmagic knows to try Let's Encrypt's staging CA first
+	// after a failure, which spares the limits of the real one.
+	ctx = context.WithValue(ctx, certmagic.AttemptsCtxKey, &failures)
+	for {
+		err := e.obtain.ManageSync(ctx, []string{name})
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		failures++
+		a.opts.health.set(err) // also those that certmagic emits no event for
+		wait := a.backoff(failures, err)
+		a.log.Error("cannot obtain certificate", "name", name, "err", err, "retry_in", wait)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// backoff says how long to wait after so many failures in a row. A CA that
+// answers with a refusal counts its refusals: Let's Encrypt locks a name out
+// after five in an hour. One that does not answer can be tried sooner.
+func backoff(failures int, err error) time.Duration {
+	if _, refused := errors.AsType[acme.Problem](err); refused {
+		return min(time.Minute<<min(failures-1, 10), 6*time.Hour)
+	}
+	return min(time.Second<<min(failures-1, 10), 5*time.Minute)
+}
+
+// renew checks again and again whether a certificate must be renewed. certmagic
+// would do so by itself, but in a context that outlives ours. What it has begun
+// ends soon after ctx does.
+func (a *automatic) renew(ctx context.Context, e *engine) {
+	tick := time.NewTicker(a.every)
+	defer tick.Stop()
+	for {
+		if err := e.cache.RenewManagedCertificates(ctx); err != nil {
+			a.log.Error("cannot renew certificates", "err", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// event counts and remembers what certmagic did.
+func (a *automatic) event(_ context.Context, event string, data map[string]any) error {
+	switch event {
+	case "cert_obtained":
+		a.opts.metrics.acmeObtained.Inc()
+		a.opts.health.set(nil)
+		a.log.Info("certificate obtained", "name", data["identifier"], "renewal", data["renewal"], "issuer", data["issuer"])
+	case "cert_failed":
+		a.opts.metrics.acmeFailed.Inc()
+		if err, ok := data["error"].(error); ok {
+			a.opts.health.set(err)
+		}
+		if data["renewal"] == true { // obtain logs the others
+			a.log.Error("cannot renew certificate", "name", data["identifier"], "err", data["error"])
+		}
+	}
+	return nil
+}

@@ -1,0 +1,97 @@
+package tls
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+)
+
+// The values of [Config.Source].
+const (
+	SourceACME       = "acme"       // obtained and renewed from an ACME CA
+	SourceFiles      = "files"      // read from disk, reloaded when they change
+	SourceSelfSigned = "selfsigned" // made at start, for the demo and for tests
+)
+
+// ErrRestart is returned, wrapped, by [Certificates.Reload] when the new
+// configuration differs in something that is only read at start.
+var ErrRestart = errors.New("restart needed")
+
+// Config is the section "tls" of the configuration file.
+type Config struct {
+	// Source says where the certificate comes from: "acme", "files" or
+	// "selfsigned". A change needs a restart.
+	Source string `koanf:"source"`
+
+	// CertFile is the PEM file with the certificate and its chain, leaf first.
+	// Source files only. It is read again within seconds of a change, also when
+	// it was replaced by rename or through a symbolic link.
+	CertFile string `koanf:"cert_file"`
+
+	// KeyFile is the PEM file with the private key of CertFile.
+	KeyFile string `koanf:"key_file"`
+
+	// ACME configures source acme. A change needs a restart.
+	ACME ACME `koanf:"acme"`
+
+	// MinVersion is the oldest TLS version spoken, "1.2" or "1.3"; empty is
+	// "1.2". A reload applies it to new connections.
+	MinVersion string `koanf:"min_version"`
+
+	// HSTS is the max-age of the Strict-Transport-Security header; 0 sends
+	// none. The gateway adds the header, this package does not use it.
+	HSTS time.Duration `koanf:"hsts"`
+}
+
+// ACME says how to obtain certificates by RFC 8555.
+type ACME struct {
+	// Email is where the CA sends warnings; it may be empty.
+	Email string `koanf:"email"`
+
+	// CA is "letsencrypt", "letsencrypt-staging" or the https:// URL of a
+	// directory; empty is "letsencrypt".
+	CA string `koanf:"ca"`
+
+	// CARootFile is a PEM file with the roots that vouch for the directory's
+	// own certificate; empty means the system's. A private CA needs it.
+	CARootFile string `koanf:"ca_root_file"`
+
+	// Profile is a certificate profile the CA offers, such as "shortlived";
+	// empty leaves the choice to the CA.
+	Profile string `koanf:"profile"`
+
+	// Storage is the directory for the account, keys and certificates. It must
+	// survive restarts: the CA limits how often it issues.
+	Storage string `koanf:"storage"`
+}
+
+// directory returns the URLs of the CA's directory and of the one that tries
+// validations out after a failure; the second is empty for a private CA.
+func (a ACME) directory() (ca, trial string, err error) {
+	switch a.CA {
+	case "", "letsencrypt":
+		return certmagic.LetsEncryptProductionCA, certmagic.LetsEncryptStagingCA, nil
+	case "letsencrypt-staging":
+		return certmagic.LetsEncryptStagingCA, "", nil
+	}
+	u, err := url.Parse(a.CA)
+	if err != nil || u.Scheme != "https" || u.Host == "" {
+		return "", "", fmt.Errorf("tls.acme.ca %q: want letsencrypt, letsencrypt-staging or an https:// URL", a.CA)
+	}
+	return a.CA, "", nil
+}
+
+// parseVersion returns the crypto/tls number of a TLS version.
+func parseVersion(s string) (uint16, error) {
+	switch s {
+	case "", "1.2":
+		return tls.VersionTLS12, nil
+	case "1.3":
+		return tls.VersionTLS13, nil
+	}
+	return 0, fmt.Errorf(`tls.min_version %q: want "1.2" or "1.3"`, s)
+}

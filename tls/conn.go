@@ -1,0 +1,99 @@
+package tls
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+)
+
+// A peeked conn is a TCP connection whose first bytes were read to classify it;
+// Read returns them once more.
+//
+// During a handshake it also carries the connection's slot. The slot is held
+// from the moment the certificate is chosen until the handshake reads again:
+// while it computes, not while it waits for the client. A thousand clients that
+// stop in mid-handshake therefore hold no slot at all.
+//
+// Until it is handed over it belongs to the goroutine that serves it.
+type peeked struct {
+	net.Conn
+	head []byte // what is still to be read again
+
+	slots *slots // nil outside handshakes
+	held  bool
+}
+
+func (c *peeked) Read(b []byte) (int, error) {
+	if c.held {
+		c.leave()
+	}
+	if len(c.head) > 0 {
+		n := copy(b, c.head)
+		c.head = c.head[n:]
+		return n, nil
+	}
+	return c.Conn.Read(b)
+}
+
+// Secure reports whether the stream came out of TLS.
+func (c *peeked) Secure() bool { return false }
+
+// NetConn returns the connection underneath, for socket options only: reading
+// from it would lose the first bytes.
+func (c *peeked) NetConn() net.Conn { return c.Conn }
+
+// enter waits for a slot. It fails when too many wait already or ctx ends.
+func (c *peeked) enter(ctx context.Context) error {
+	if c.slots == nil || c.held {
+		return nil
+	}
+	if err := c.slots.acquire(ctx); err != nil {
+		return err
+	}
+	c.held = true
+	return nil
+}
+
+func (c *peeked) leave() {
+	if c.held {
+		c.held = false
+		c.slots.release()
+	}
+}
+
+// A secured conn is a finished TLS connection whose first inner bytes were read
+// to classify it. Being a *tls.Conn in all but Read it has ConnectionState, by
+// which net/http fills http.Request.TLS.
+type secured struct {
+	*tls.Conn
+	head []byte // what is still to be read again
+}
+
+func (c *secured) Read(b []byte) (int, error) {
+	if len(c.head) > 0 {
+		n := copy(b, c.head)
+		c.head = c.head[n:]
+		return n, nil
+	}
+	return c.Conn.Read(b)
+}
+
+// Secure reports whether the stream came out of TLS.
+func (c *secured) Secure() bool { return true }
+
+// peek reads from c until classify knows what it carries. It returns the bytes
+// read, at most headSize.
+func peek(c net.Conn, classify func([]byte) (kind, bool)) ([]byte, kind, error) {
+	head := make([]byte, 0, headSize)
+	for {
+		k, more := classify(head)
+		if !more {
+			return head, k, nil
+		}
+		n, err := c.Read(head[len(head):cap(head)])
+		head = head[:len(head)+n]
+		if err != nil && n == 0 {
+			return head, kindUnknown, err
+		}
+	}
+}

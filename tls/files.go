@@ -1,0 +1,203 @@
+package tls
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// filesInterval is how often the files are looked at. Polling, because it
+	// sees what notifications miss: renames, symbolic links, network mounts.
+	filesInterval = 2 * time.Second
+
+	// maxPEM bounds what is read from a certificate or key file, bytes.
+	maxPEM = 1 << 20
+)
+
+// files serves the pair of two PEM files and follows their changes.
+type files struct {
+	log     *slog.Logger
+	health  *health
+	metrics *certMetrics
+	every   time.Duration
+
+	current atomic.Pointer[tls.Certificate]
+
+	mu        sync.Mutex // guards the following; never held while a handshake waits
+	cert, key string     // paths
+	seen      [2]os.FileInfo
+	content   [sha256.Size]byte // of the pair looked at last, good or bad
+}
+
+func newFiles(cfg Config, log *slog.Logger, h *health, m *certMetrics) (*files, error) {
+	f := &files{log: log, health: h, metrics: m, every: filesInterval, cert: cfg.CertFile, key: cfg.KeyFile}
+	pair, sum, err := readPair(cfg.CertFile, cfg.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	if expired(pair.Leaf) {
+		log.Warn("certificate has expired", "file", cfg.CertFile, "not_after", pair.Leaf.NotAfter)
+	}
+	f.content = sum
+	f.current.Store(pair)
+	return f, nil
+}
+
+func (f *files) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return f.current.Load(), nil
+}
+
+func (f *files) leaves() []*x509.Certificate {
+	return []*x509.Certificate{f.current.Load().Leaf}
+}
+
+func (f *files) ready() <-chan struct{} { return closedChannel() }
+
+func (f *files) run(ctx context.Context) {
+	tick := time.NewTicker(f.every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			f.poll()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// reload reads the pair at the paths of cfg now, changed or not.
+func (f *files) reload(cfg Config) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	pair, sum, err := readPair(cfg.CertFile, cfg.KeyFile)
+	if err == nil {
+		err = f.replaces(pair)
+	}
+	if err != nil {
+		f.failed(err)
+		return err
+	}
+	f.cert, f.key = cfg.CertFile, cfg.KeyFile
+	f.seen = [2]os.FileInfo{}
+	f.use(pair, sum)
+	return nil
+}
+
+// poll takes the pair over if it changed and is good. A bad pair, for instance
+// one of which only half is written, is logged and counted once and looked at
+// again when it changes again.
+func (f *files) poll() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.touched() {
+		return
+	}
+	pair, sum, err := readPair(f.cert, f.key)
+	if sum == f.content {
+		return
+	}
+	f.content = sum
+	if err == nil {
+		err = f.replaces(pair)
+	}
+	if err != nil {
+		f.failed(err)
+		f.log.Error("certificate files are not usable, keeping the old certificate", "err", err)
+		return
+	}
+	f.use(pair, sum)
+}
+
+// touched reports whether either file may have changed since the last time.
+func (f *files) touched() bool {
+	touched := false
+	for i, name := range []string{f.cert, f.key} {
+		info, err := os.Stat(name)
+		if err != nil {
+			f.seen[i], touched = nil, true
+			continue
+		}
+		old := f.seen[i]
+		if old == nil || !os.SameFile(old, info) || old.Size() != info.Size() || !old.ModTime().Equal(info.ModTime()) {
+			touched = true
+		}
+		f.seen[i] = info
+	}
+	return touched
+}
+
+// replaces reports why pair must not replace the current one: an expired
+// certificate is worse than the one we have.
+func (f *files) replaces(pair *tls.Certificate) error {
+	if expired(pair.Leaf) && !expired(f.current.Load().Leaf) {
+		return fmt.Errorf("load certificate: expired at %s", pair.Leaf.NotAfter.Format(time.RFC3339))
+	}
+	return nil
+}
+
+func (f *files) use(pair *tls.Certificate, sum [sha256.Size]byte) {
+	f.current.Store(pair)
+	f.content = sum
+	f.health.set(nil)
+	f.log.Info("certificate loaded", "file", f.cert, "name", pair.Leaf.Subject.CommonName, "not_after", pair.Leaf.NotAfter)
+}
+
+func (f *files) failed(err error) {
+	f.health.set(err)
+	f.metrics.reloadFailures.Inc()
+}
+
+// readPair loads a certificate with its key. The sum identifies what was read,
+// also if it is no good; files that cannot be read count as empty.
+func readPair(certFile, keyFile string) (*tls.Certificate, [sha256.Size]byte, error) {
+	certPEM, certErr := readPEM(certFile)
+	keyPEM, keyErr := readPEM(keyFile)
+	a, b := sha256.Sum256(certPEM), sha256.Sum256(keyPEM)
+	sum := sha256.Sum256(append(a[:], b[:]...))
+	if certErr != nil {
+		return nil, sum, fmt.Errorf("read certificate: %w", certErr)
+	}
+	if keyErr != nil {
+		return nil, sum, fmt.Errorf("read key: %w", keyErr)
+	}
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		return nil, sum, fmt.Errorf("load certificate %s with key %s: %w", certFile, keyFile, err)
+	}
+	return &pair, sum, nil
+}
+
+func readPEM(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxPEM+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxPEM {
+		return nil, &os.PathError{Op: "read", Path: name, Err: errors.New("file too large")}
+	}
+	return b, nil
+}
+
+func expired(leaf *x509.Certificate) bool { return time.Now().After(leaf.NotAfter) }
+
+func closedChannel() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}

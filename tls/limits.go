@@ -1,0 +1,107 @@
+package tls
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+)
+
+// errBusy ends a handshake that found too many others waiting.
+var errBusy = errors.New("too many handshakes")
+
+// slots bound how many handshakes compute at once, and how many may wait for
+// that. Signing is the one expensive thing a stranger can make us do.
+type slots struct {
+	running chan struct{} // one element per slot in use
+	waiting atomic.Int64
+	most    int64 // of waiting
+}
+
+func newSlots(running, waiting int) *slots {
+	return &slots{running: make(chan struct{}, running), most: int64(waiting)}
+}
+
+func (s *slots) acquire(ctx context.Context) error {
+	select {
+	case s.running <- struct{}{}:
+		return nil
+	default:
+	}
+	defer s.waiting.Add(-1)
+	if s.waiting.Add(1) > s.most {
+		return errBusy
+	}
+	select {
+	case s.running <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *slots) release() { <-s.running }
+
+// An admission counts the connections that have not been handed over yet, in
+// all and by remote address. Nobody is exempt: a limit with exceptions is
+// forgotten where it is needed. It is high enough for a company behind one
+// address, since browsers and TURN clients say at once what they are.
+type admission struct {
+	total, perAddr int // limits
+
+	mu     sync.Mutex // guards the following
+	count  int
+	byAddr map[netip.Addr]int
+}
+
+func newAdmission(total, perAddr int) *admission {
+	return &admission{total: total, perAddr: perAddr, byAddr: make(map[netip.Addr]int)}
+}
+
+// enter admits one connection from a; refused is the limit it would exceed.
+func (m *admission) enter(a netip.Addr) (refused string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.count >= m.total:
+		return "total"
+	case m.byAddr[a] >= m.perAddr:
+		return "address"
+	}
+	m.count++
+	m.byAddr[a]++
+	return ""
+}
+
+func (m *admission) leave(a netip.Addr) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.count--
+	if m.byAddr[a]--; m.byAddr[a] <= 0 {
+		delete(m.byAddr, a)
+	}
+}
+
+func (m *admission) pending() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.count
+}
+
+// source returns what identifies the remote side of c for the limits: its IPv4
+// address, or the /64 of its IPv6 address, which one customer usually has whole.
+func source(c net.Conn) netip.Addr {
+	tcp, ok := c.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	a := tcp.AddrPort().Addr().Unmap().WithZone("")
+	if a.Is6() {
+		if p, err := a.Prefix(64); err == nil {
+			return p.Addr()
+		}
+	}
+	return a
+}

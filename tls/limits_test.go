@@ -1,0 +1,204 @@
+package tls
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// Whoever does not say what he wants is closed, at every stage.
+func TestDeadlines(t *testing.T) {
+	const short = 30 * time.Millisecond
+	for _, tt := range []struct {
+		name    string
+		opts    PortOptions
+		secure  bool
+		send    []byte
+		counter string
+		labels  []string
+	}{
+		{"nothing", PortOptions{FirstBytes: short}, false, nil, "sallyport_demux_connections_total", []string{"plain", "silent"}},
+		{"part of a header", PortOptions{FirstBytes: short}, false, stun[:7], "sallyport_demux_connections_total", []string{"plain", "silent"}},
+		{"half a ClientHello", PortOptions{Handshake: short}, false, hello, "sallyport_tls_handshakes_total", []string{"timeout"}},
+		{"nothing inside TLS", PortOptions{Silence: short}, true, nil, "sallyport_demux_connections_total", []string{"none", "silent"}},
+		{"rubbish", PortOptions{}, false, []byte{0xFF, 0xFF, 0xFF}, "sallyport_demux_connections_total", []string{"plain", "unknown"}},
+		{"a broken ClientHello", PortOptions{}, false, unhex("1603010005 0100000100"), "sallyport_tls_handshakes_total", []string{"error"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, tt.opts).serve()
+			c := r.dial()
+			if tt.secure {
+				c = r.dialTLS()
+			}
+			if _, err := c.Write(tt.send); err != nil {
+				t.Fatal(err)
+			}
+			// An alert may come first; the end of the stream is what matters.
+			if _, err := io.Copy(io.Discard, c); isTimeout(err) {
+				t.Fatal("still open")
+			}
+			eventually(t, "counted", func() bool { return r.metric(tt.counter, tt.labels...) == 1 })
+			eventually(t, "let go", func() bool { return r.port.admission.pending() == 0 })
+		})
+	}
+}
+
+func isTimeout(err error) bool {
+	ne, ok := errors.AsType[net.Error](err)
+	return ok && ne.Timeout()
+}
+
+func TestPerAddressLimit(t *testing.T) {
+	r := newRig(t, PortOptions{PerAddress: 2}).serve()
+	first := r.dial()
+	r.dial()
+	eventually(t, "two pending", func() bool { return r.port.admission.pending() == 2 })
+	if err := closed(r.dial()); err != nil {
+		t.Errorf("third connection of the address: %v", err)
+	}
+	if got := r.metric("sallyport_demux_refused_total", "address"); got != 1 {
+		t.Errorf("counted %v refusals, want 1", got)
+	}
+	r.talk(r.dialFrom("127.0.0.2"), stun, 46) // others are not affected
+	r.talk(first, stun, 46)                   // handed over: no longer counted
+	eventually(t, "one pending", func() bool { return r.port.admission.pending() == 1 })
+	r.talk(r.dial(), stun, 46)
+}
+
+func TestTotalLimit(t *testing.T) {
+	r := newRig(t, PortOptions{Total: 2}).serve()
+	r.dial()
+	r.dialFrom("127.0.0.2")
+	eventually(t, "two pending", func() bool { return r.port.admission.pending() == 2 })
+	if err := closed(r.dialFrom("127.0.0.3")); err != nil {
+		t.Errorf("third connection: %v", err)
+	}
+	if got := r.metric("sallyport_demux_refused_total", "total"); got != 1 {
+		t.Errorf("counted %v refusals, want 1", got)
+	}
+}
+
+func TestSource(t *testing.T) {
+	for in, want := range map[string]string{
+		"192.0.2.1:5":           "192.0.2.1",
+		"[::ffff:192.0.2.1]:5":  "192.0.2.1",
+		"[2001:db8::1:2:3:4]:5": "2001:db8::",
+		"[fe80::1%eth0]:5":      "fe80::",
+	} {
+		c := addressed{remote: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(in))}
+		if got := source(c); got != netip.MustParseAddr(want) {
+			t.Errorf("source(%s) = %s, want %s", in, got, want)
+		}
+	}
+}
+
+type addressed struct {
+	net.Conn
+	remote net.Addr
+}
+
+func (a addressed) RemoteAddr() net.Addr { return a.remote }
+
+// Clients that stop in mid-handshake hold no slot: with a single one, and it
+// would be one too many, everybody else still gets in.
+func TestStalledHandshakesHoldNoSlot(t *testing.T) {
+	r := newRig(t, PortOptions{Running: 1, Waiting: 1}).serve()
+	for range 20 {
+		c := r.dial()
+		if _, err := c.Write(recordHello(t)); err != nil {
+			t.Fatal(err)
+		}
+		// The answer shows that the slot was taken.
+		if _, err := io.ReadFull(c, make([]byte, 5)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := r.port.admission.pending(); n != 20 {
+		t.Fatalf("%d handshakes in progress, want 20", n)
+	}
+	r.talk(r.dialTLS(), stun, 46)
+}
+
+// recordHello returns the ClientHello that crypto/tls would send.
+func recordHello(t *testing.T) []byte {
+	t.Helper()
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	go func() {
+		_ = tls.Client(theirs, &tls.Config{ServerName: "chat.example.com"}).Handshake()
+		theirs.Close()
+	}()
+	b := make([]byte, 4096)
+	n, err := ours.Read(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b[:n]
+}
+
+func TestHandshakeLimit(t *testing.T) {
+	r := newRig(t, PortOptions{Running: 1, Waiting: 1}).serve()
+	if err := r.port.slots.acquire(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	waits := make(chan error, 1)
+	c := tls.Client(r.dial(), r.clientConfig())
+	go func() { waits <- c.Handshake() }()
+	eventually(t, "one handshake waits", func() bool { return r.port.slots.waiting.Load() == 1 })
+	if err := tls.Client(r.dial(), r.clientConfig()).Handshake(); err == nil {
+		t.Error("a handshake beyond the limit succeeded")
+	}
+	if got := r.metric("sallyport_tls_handshakes_total", "busy"); got != 1 {
+		t.Errorf("counted %v busy handshakes, want 1", got)
+	}
+	r.port.slots.release()
+	if err := <-waits; err != nil {
+		t.Errorf("the handshake that waited: %v", err)
+	}
+	if n := len(r.port.slots.running); n != 0 {
+		t.Errorf("%d slots in use at the end", n)
+	}
+}
+
+// A server that does not accept costs its clients the connection, not us the
+// memory.
+func TestFullQueue(t *testing.T) {
+	r := newRig(t, PortOptions{Queue: 1, FirstBytes: 50 * time.Millisecond})
+	for range 3 {
+		if _, err := r.dial().Write(stun); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "two dropped", func() bool { return r.metric("sallyport_demux_refused_total", "queue") == 2 })
+	if _, err := r.port.TURN().Accept(); err != nil {
+		t.Errorf("the queued one: %v", err)
+	}
+}
+
+func TestQueueClose(t *testing.T) {
+	q := newQueue(&net.TCPAddr{}, 4)
+	ours, theirs := net.Pipe()
+	if !q.push(t.Context(), theirs) {
+		t.Fatal("push failed")
+	}
+	q.Close()
+	if _, err := ours.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("queued connection after Close: %v, want EOF", err)
+	}
+	if q.push(t.Context(), theirs) {
+		t.Error("push succeeded after Close")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if newQueue(&net.TCPAddr{}, 0).push(ctx, theirs) {
+		t.Error("push succeeded without room")
+	}
+	if _, err := q.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept after Close: %v", err)
+	}
+}

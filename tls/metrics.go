@@ -1,0 +1,70 @@
+package tls
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// portMetrics count what comes through a [Port].
+type portMetrics struct {
+	connections *prometheus.CounterVec // by kind and alpn, both from fixed sets
+	refused     *prometheus.CounterVec // by limit
+	handshakes  *prometheus.CounterVec // by result
+	duration    prometheus.Histogram
+}
+
+func newPortMetrics(r prometheus.Registerer, pending func() int) *portMetrics {
+	f := promauto.With(r)
+	f.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "sallyport_demux_pending_connections",
+		Help: "Connections whose purpose is not known yet.",
+	}, func() float64 { return float64(pending()) })
+	return &portMetrics{
+		connections: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "sallyport_demux_connections_total",
+			Help: "Connections on the shared port by what they turned out to be and the negotiated ALPN protocol.",
+		}, []string{"kind", "alpn"}),
+		refused: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "sallyport_demux_refused_total",
+			Help: "Connections closed because a limit was reached: address, total or queue.",
+		}, []string{"limit"}),
+		handshakes: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "sallyport_tls_handshakes_total",
+			Help: "TLS handshakes by result: ok, error, timeout, busy or no_certificate.",
+		}, []string{"result"}),
+		duration: f.NewHistogram(prometheus.HistogramOpts{
+			Name:    "sallyport_tls_handshake_seconds",
+			Help:    "Duration of successful TLS handshakes.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}),
+	}
+}
+
+// certMetrics count what happens to certificates.
+type certMetrics struct {
+	reloadFailures prometheus.Counter
+	acmeObtained   prometheus.Counter
+	acmeFailed     prometheus.Counter
+}
+
+func newCertMetrics(r prometheus.Registerer, notAfter func() float64) *certMetrics {
+	f := promauto.With(r)
+	f.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "sallyport_tls_cert_not_after_seconds",
+		Help: "Unix time at which the first certificate in use expires; 0 while there is none.",
+	}, notAfter)
+	return &certMetrics{
+		reloadFailures: f.NewCounter(prometheus.CounterOpts{
+			Name: "sallyport_tls_cert_reload_failures_total",
+			Help: "Certificate files that changed but could not be used.",
+		}),
+		acmeObtained: f.NewCounter(prometheus.CounterOpts{
+			Name: "sallyport_tls_acme_obtained_total",
+			Help: "Certificates obtained from the ACME CA, renewals included.",
+		}),
+		acmeFailed: f.NewCounter(prometheus.CounterOpts{
+			Name: "sallyport_tls_acme_failed_total",
+			Help: "Failed attempts to obtain a certificate from the ACME CA.",
+		}),
+	}
+}

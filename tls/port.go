@@ -1,0 +1,337 @@
+package tls
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/mholt/acmez/v3"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Why a connection is not handed over.
+var (
+	errUnknown   = errors.New("unknown protocol")
+	errChallenge = errors.New("challenge answered") // not a failure
+)
+
+// PortOptions are the optional parts of a [Port]. The zero value is what a
+// public server wants.
+type PortOptions struct {
+	// Logger gets one debug line per refused connection; nil discards them.
+	Logger *slog.Logger
+
+	// Metrics is where the counters are registered; nil leaves them out.
+	Metrics prometheus.Registerer
+
+	// FirstBytes is how long a client has to say what it speaks; 0 is 10 s.
+	FirstBytes time.Duration
+
+	// Handshake is how long a TLS handshake may take; 0 is 10 s.
+	Handshake time.Duration
+
+	// Silence is how long a client may say nothing after the handshake; 0 is
+	// 60 s. It is long because browsers connect ahead of need.
+	Silence time.Duration
+
+	// PerAddress is how many connections of one IPv4 address or IPv6 /64 may
+	// wait to be handed over; 0 is 256.
+	PerAddress int
+
+	// Total is the same for all addresses together; 0 is 20000.
+	Total int
+
+	// Running is how many handshakes may compute at once; 0 is 4 per core.
+	Running int
+
+	// Waiting is how many more may wait for that; 0 is 1024. Those beyond fail.
+	Waiting int
+
+	// Queue is how many connections each listener holds between hand-over and
+	// Accept; 0 is 128.
+	Queue int
+}
+
+// withDefaults fills in what is zero.
+func (o PortOptions) withDefaults() PortOptions {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	o.FirstBytes = cmp.Or(o.FirstBytes, 10*time.Second)
+	o.Handshake = cmp.Or(o.Handshake, 10*time.Second)
+	o.Silence = cmp.Or(o.Silence, 60*time.Second)
+	o.PerAddress = cmp.Or(o.PerAddress, 256)
+	o.Total = cmp.Or(o.Total, 20000)
+	o.Running = cmp.Or(o.Running, 4*runtime.GOMAXPROCS(0))
+	o.Waiting = cmp.Or(o.Waiting, 1024)
+	o.Queue = cmp.Or(o.Queue, 128)
+	return o
+}
+
+// A Port shares one listening TCP socket between HTTPS, TURN over TLS, TURN
+// over TCP, ICE-TCP and plain HTTP. See the package comment for the rules.
+//
+// RemoteAddr and LocalAddr of every connection handed out are *net.TCPAddr
+// (those of the socket's connections), its deadlines are cleared, and the Port
+// never touches it again.
+type Port struct {
+	ln    net.Listener
+	certs *Certificates
+	opts  PortOptions
+
+	slots     *slots
+	admission *admission
+	metrics   *portMetrics
+
+	http, plain, turn, ice *queue
+}
+
+// NewPort returns a Port that will accept from ln, which it then owns. It
+// starts nothing: connections are accepted once Run is called.
+func NewPort(ln net.Listener, certs *Certificates, o PortOptions) *Port {
+	o = o.withDefaults()
+	p := &Port{
+		ln:        ln,
+		certs:     certs,
+		opts:      o,
+		slots:     newSlots(o.Running, o.Waiting),
+		admission: newAdmission(o.Total, o.PerAddress),
+		http:      newQueue(ln.Addr(), o.Queue),
+		plain:     newQueue(ln.Addr(), o.Queue),
+		turn:      newQueue(ln.Addr(), o.Queue),
+		ice:       newQueue(ln.Addr(), o.Queue),
+	}
+	p.metrics = newPortMetrics(o.Metrics, p.admission.pending)
+	return p
+}
+
+// HTTP returns the listener of HTTP over TLS, handshake finished. HTTP/2
+// connections are bare *tls.Conn, the only type on which net/http serves it;
+// all others fill http.Request.TLS just the same. So a server needs no
+// TLSConfig, only the protocols:
+//
+//	s := &http.Server{Protocols: new(http.Protocols)}
+//	s.Protocols.SetHTTP1(true)
+//	s.Protocols.SetHTTP2(true)
+//	s.Serve(port.HTTP())
+func (p *Port) HTTP() net.Listener { return p.http }
+
+// Plain returns the listener of HTTP without TLS: answer with a redirect to
+// https and nothing else.
+func (p *Port) Plain() net.Listener { return p.plain }
+
+// TURN returns the listener of TURN over TLS and over TCP. Its connections have
+// a method Secure() bool that tells the two apart.
+func (p *Port) TURN() net.Listener { return p.turn }
+
+// ICE returns the listener of ICE-TCP: STUN in RFC 4571 frames, without TLS.
+func (p *Port) ICE() net.Listener { return p.ice }
+
+// Run accepts connections until ctx ends, then returns nil. Before it returns
+// it closes the socket, the four listeners and every connection that was not
+// accepted from them, and waits for its goroutines. An error means that the
+// socket failed.
+func (p *Port) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var conns sync.WaitGroup
+	defer p.close()
+	defer conns.Wait()
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { p.ln.Close() })()
+	for {
+		c, err := p.accept(ctx)
+		if err != nil || c == nil {
+			return err
+		}
+		from := source(c)
+		if limit := p.admission.enter(from); limit != "" {
+			p.metrics.refused.WithLabelValues(limit).Inc()
+			c.Close()
+			continue
+		}
+		conns.Go(func() {
+			defer p.admission.leave(from)
+			p.serve(ctx, c)
+		})
+	}
+}
+
+func (p *Port) close() {
+	p.ln.Close()
+	for _, q := range []*queue{p.http, p.plain, p.turn, p.ice} {
+		q.Close()
+	}
+}
+
+// accept returns the next connection, or nil when ctx has ended. Errors such as
+// a lack of file descriptors pass, so it waits a little and tries again.
+func (p *Port) accept(ctx context.Context) (net.Conn, error) {
+	for delay := 5 * time.Millisecond; ; delay = min(2*delay, time.Second) {
+		c, err := p.ln.Accept()
+		switch {
+		case err == nil:
+			return c, nil
+		case ctx.Err() != nil:
+			return nil, nil
+		case errors.Is(err, net.ErrClosed):
+			return nil, fmt.Errorf("accept on %s: %w", p.ln.Addr(), err)
+		}
+		p.opts.Logger.Error("cannot accept", "addr", p.ln.Addr().String(), "err", err)
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return nil, nil
+		}
+	}
+}
+
+// serve finds out what raw speaks and hands it over, or closes it.
+func (p *Port) serve(ctx context.Context, raw net.Conn) {
+	tune(raw)
+	stop := context.AfterFunc(ctx, func() { raw.Close() })
+	to, c, err := p.route(ctx, raw)
+	if !stop() {
+		return // closed already
+	}
+	if err != nil {
+		raw.Close()
+		if !errors.Is(err, errChallenge) {
+			p.opts.Logger.Debug("connection refused", "remote", raw.RemoteAddr().String(), "err", err)
+		}
+		return
+	}
+	// A server that does not accept for that long is as good as gone.
+	ctx, cancel := context.WithTimeout(ctx, p.opts.FirstBytes)
+	defer cancel()
+	if !to.push(ctx, c) {
+		raw.Close()
+		p.metrics.refused.WithLabelValues("queue").Inc()
+	}
+}
+
+// tune sets the socket options that media and WebSockets want.
+func tune(c net.Conn) {
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	// These fail only on a connection that is closed already, as the first
+	// read will find out.
+	_ = tcp.SetNoDelay(true)
+	_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{
+		Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 4,
+	})
+}
+
+// route returns where raw belongs and the connection to hand over.
+func (p *Port) route(ctx context.Context, raw net.Conn) (*queue, net.Conn, error) {
+	_ = raw.SetReadDeadline(time.Now().Add(p.opts.FirstBytes))
+	head, k, err := peek(raw, classifyOuter)
+	if err != nil {
+		p.count(endOf(err), "plain")
+		return nil, nil, fmt.Errorf("read first bytes: %w", err)
+	}
+	_ = raw.SetReadDeadline(time.Time{})
+	c := &peeked{Conn: raw, head: head}
+	switch k {
+	case kindTLS:
+		return p.routeTLS(ctx, c)
+	case kindSTUN:
+		p.count("turn", "plain")
+		return p.turn, c, nil
+	case kindICE:
+		p.count("ice", "plain")
+		return p.ice, c, nil
+	case kindHTTP:
+		p.count("redirect", "plain")
+		return p.plain, c, nil
+	}
+	p.count("unknown", "plain")
+	return nil, nil, errUnknown
+}
+
+// routeTLS does the same for a connection that begins with a ClientHello.
+func (p *Port) routeTLS(ctx context.Context, raw *peeked) (*queue, net.Conn, error) {
+	c, err := p.handshake(ctx, raw)
+	if err != nil {
+		return nil, nil, fmt.Errorf("handshake: %w", err)
+	}
+	alpn := c.ConnectionState().NegotiatedProtocol
+	switch alpn {
+	case "h2":
+		p.count("http", alpn)
+		return p.http, c, nil
+	case acmez.ACMETLS1Protocol:
+		p.count("acme", alpn)
+		c.Close() // says goodbye properly; serve closes the socket
+		return nil, nil, errChallenge
+	case "":
+		alpn = "none"
+	}
+	_ = c.SetReadDeadline(time.Now().Add(p.opts.Silence))
+	head, k, err := peek(c, classifyInner)
+	if err != nil {
+		p.count(endOf(err), alpn)
+		return nil, nil, fmt.Errorf("read first bytes inside TLS: %w", err)
+	}
+	_ = c.SetReadDeadline(time.Time{})
+	s := &secured{Conn: c, head: head}
+	if k == kindSTUN {
+		p.count("turn", alpn)
+		return p.turn, s, nil
+	}
+	p.count("http", alpn)
+	return p.http, s, nil
+}
+
+// handshake finishes the TLS handshake on raw.
+func (p *Port) handshake(ctx context.Context, raw *peeked) (*tls.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.opts.Handshake)
+	defer cancel()
+	start := time.Now()
+	raw.slots = p.slots
+	defer raw.leave()
+	c := tls.Server(raw, p.certs.config())
+	err := c.HandshakeContext(ctx)
+	p.metrics.handshakes.WithLabelValues(handshakeResult(ctx, err)).Inc()
+	if err != nil {
+		return nil, err
+	}
+	p.metrics.duration.Observe(time.Since(start).Seconds())
+	return c, nil
+}
+
+func handshakeResult(ctx context.Context, err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, errNoCertificate):
+		return "no_certificate"
+	case errors.Is(err, errBusy):
+		return "busy"
+	case ctx.Err() != nil:
+		return "timeout"
+	}
+	return "error"
+}
+
+// count records what a connection turned out to be. Both labels come from fixed
+// sets: alpn is one of ours, "none", or "plain" without TLS.
+func (p *Port) count(kind, alpn string) {
+	p.metrics.connections.WithLabelValues(kind, alpn).Inc()
+}
+
+// endOf names the reason why a client did not say what it speaks.
+func endOf(err error) string {
+	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
+		return "silent"
+	}
+	return "closed"
+}
