@@ -183,7 +183,7 @@ func (c Config) validateACME(ps *problems) {
 		ps.add("tls.acme.storage", "missing: certificates need a directory, like /var/lib/sallyport/acme")
 	}
 	if public && c.Domain != "" && (isAddress(c.Domain) || !strings.Contains(c.Domain, ".")) {
-		ps.add("tls.source", "acme: no public CA gives a certificate for %q: use a public domain, or tls.source: selfsigned", c.Domain)
+		ps.add("domain", "no public CA gives a certificate for %q: use a public name, or tls.source: selfsigned", c.Domain)
 	}
 }
 

@@ -28,7 +28,7 @@ func (c Config) validateTURN(ps *problems) {
 	for i, entry := range t.RelayTo {
 		key := fmt.Sprintf("turn.relay_to[%d]", i)
 		if entry == RelayToSFU && c.SFU.Mode == ModeOff {
-			ps.add(key, "sfu: there is none, sfu.mode is off: name the media server as host:port")
+			ps.add(key, "sfu.mode is off, so there is no SFU of ours: name the media server as host:port")
 		} else if !isRelayTarget(entry) {
 			ps.add(key, "%q is not sfu, host:port or CIDR:port", entry)
 		}
@@ -36,8 +36,10 @@ func (c Config) validateTURN(ps *problems) {
 	if t.MaxAllocations <= 0 {
 		ps.add("turn.max_allocations", "%d is not positive: use turn.enabled: false to have none", t.MaxAllocations)
 	}
-	if t.UserAllocations <= 0 || t.MaxAllocations > 0 && t.UserAllocations > t.MaxAllocations {
-		ps.add("turn.user_allocations", "%d is not between 1 and turn.max_allocations (%d)", t.UserAllocations, t.MaxAllocations)
+	if t.UserAllocations <= 0 {
+		ps.add("turn.user_allocations", "%d is not positive", t.UserAllocations)
+	} else if t.MaxAllocations > 0 && t.UserAllocations > t.MaxAllocations {
+		ps.add("turn.user_allocations", "%d is more than turn.max_allocations (%d)", t.UserAllocations, t.MaxAllocations)
 	}
 	if t.AllocationBitrate < 0 {
 		ps.add("turn.allocation_bitrate", "%d is negative: use 0 for no limit", t.AllocationBitrate)
@@ -170,20 +172,17 @@ func parseListen(s string) (listener, error) {
 		return listener{}, errors.New("is not [address]:port, like \":443\"")
 	}
 	if port != "0" && !isPort(port) {
-		return listener{}, fmt.Errorf("port %q is not between 0 and 65535", port)
+		return listener{}, fmt.Errorf("has port %s, which is not between 0 and 65535", port)
 	}
 	switch host {
-	case "", "*":
-		if host == "*" {
-			return listener{}, errors.New("leave the address out to listen on all of them")
-		}
+	case "":
 		return listener{port: port}, nil
 	case "localhost":
 		return listener{ip: netip.AddrFrom4([4]byte{127, 0, 0, 1}), port: port}, nil
 	}
 	ip, err := netip.ParseAddr(host)
 	if err != nil {
-		return listener{}, fmt.Errorf("%q is not an IP address", host)
+		return listener{}, fmt.Errorf("has %q in the place of an IP address (leave it out to listen on all)", host)
 	}
 	if ip.IsUnspecified() {
 		return listener{port: port}, nil
@@ -209,7 +208,7 @@ func checkListen(ps *problems, key, s string) {
 		return
 	}
 	if _, err := parseListen(s); err != nil {
-		ps.add(key, "%q: %v", s, err)
+		ps.add(key, "%q %v", s, err)
 	}
 }
 

@@ -12,7 +12,14 @@ func unknownKey(f *field, name string) string {
 		return fmt.Sprintf("%s (did you mean %q?)", said, best)
 	}
 	if best := elsewhere(join(f.path, name), name); best != "" {
-		return fmt.Sprintf("%s (did you mean %s?)", said, best)
+		outer, key := "", best
+		if i := strings.LastIndexByte(best, '.'); i >= 0 {
+			outer, key = best[:i], best[i+1:]
+		}
+		if outer == "" {
+			return fmt.Sprintf("%s (did you mean %q at the top?)", said, key)
+		}
+		return fmt.Sprintf("%s (did you mean %q in section %s?)", said, key, outer)
 	}
 	var names []string
 	for _, c := range f.fields {

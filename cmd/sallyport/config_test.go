@@ -1,0 +1,304 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sallyport/gateway"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func complaints(all []complaint) string {
+	var b strings.Builder
+	printComplaints(&b, "", all)
+	return b.String()
+}
+
+// TestBadFiles compares all that is said about each broken file, to the letter.
+func TestBadFiles(t *testing.T) {
+	files, err := filepath.Glob("testdata/bad/*.yaml")
+	if err != nil || len(files) < 30 {
+		t.Fatalf("found %d broken files, %v", len(files), err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			source, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			name := filepath.Base(file)
+			got := complaints(assemble(name, readDocument(source, name), nil).faults)
+			golden := strings.TrimSuffix(file, ".yaml") + ".golden"
+			if *update {
+				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(want) == 0 {
+				t.Errorf("%s is not broken", file)
+			}
+			if diff := cmp.Diff(string(want), got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestSampleIsTheDefault reads the config.yaml that is shipped: it must say
+// exactly what a missing file means, and name every key there is.
+func TestSampleIsTheDefault(t *testing.T) {
+	source, err := os.ReadFile("../../config.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := readDocument(source, "config.yaml")
+	if len(doc.faults) > 0 {
+		t.Fatal(complaints(doc.faults))
+	}
+	got, err := merge(doc.tree, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(gateway.Default(), got); diff != "" {
+		t.Errorf("config.yaml differs from Default (-default +file):\n%s", diff)
+	}
+	keys := 0
+	schema().each(func(f *field) {
+		keys++
+		if _, ok := doc.at[f.path]; !ok {
+			t.Errorf("config.yaml lacks %s", f.path)
+		}
+	})
+	if keys < 45 {
+		t.Errorf("schema has %d keys only", keys)
+	}
+	for i, line := range strings.Split(strings.TrimSpace(string(source)), "\n") {
+		_, value, _ := strings.Cut(line, ":")
+		if value = strings.TrimSpace(value); value != "" && !strings.Contains(line, "#") {
+			t.Errorf("config.yaml:%d: no comment: %s", i+1, line)
+		}
+	}
+}
+
+// TestDefaultLacksOnlyTheUnknowable: what an empty file lacks is what nobody
+// can guess, and nothing else.
+func TestDefaultLacksOnlyTheUnknowable(t *testing.T) {
+	var keys []string
+	for _, p := range gateway.Default().Validate() {
+		keys = append(keys, p.Key)
+	}
+	if want := []string{"domain", "turn.secret_file"}; !slices.Equal(keys, want) {
+		t.Errorf("missing in Default: %v, want %v", keys, want)
+	}
+}
+
+// TestGoodFiles loads each file, and compares with what printing it and loading
+// that again gives.
+func TestGoodFiles(t *testing.T) {
+	files, _ := filepath.Glob("testdata/good/*.yaml")
+	if len(files) < 5 {
+		t.Fatalf("found %d good files", len(files))
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			first := load(file, nil)
+			if len(first.faults) > 0 {
+				t.Fatal(complaints(first.faults))
+			}
+			var printed bytes.Buffer
+			if err := printConfig(&printed, first.Config); err != nil {
+				t.Fatal(err)
+			}
+			second := assemble("printed.yaml", readDocument(printed.Bytes(), "printed.yaml"), nil)
+			if len(second.faults) > 0 {
+				t.Fatalf("%s\n%s", complaints(second.faults), printed.String())
+			}
+			if diff := cmp.Diff(first.Config, second.Config); diff != "" {
+				t.Errorf("printed configuration differs:\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestEveryKeyCanBeSet sets each key to a value other than its default, in a
+// file and in the environment, and finds it in the Config.
+func TestEveryKeyCanBeSet(t *testing.T) {
+	values := map[kind]string{
+		aText: "other", aNumber: "7", aDuration: "7s", manyTexts: "[seven, eight]",
+		manySections: "[{id: seven, key_file: /k}]",
+	}
+	schema().each(func(f *field) {
+		if f.kind == aSection {
+			return
+		}
+		value := values[f.kind]
+		if f.kind == aFlag {
+			value = map[bool]string{true: "false", false: "true"}[f.path == "turn.enabled"]
+		}
+		settings, faults := readEnviron([]string{variable(f.path) + "=" + value})
+		if len(faults) > 0 {
+			t.Errorf("%s: %s", f.path, complaints(faults))
+			return
+		}
+		byEnv, err := merge(nil, settings)
+		if err != nil {
+			t.Errorf("%s: %v", f.path, err)
+		}
+		if cmp.Equal(byEnv, gateway.Default()) {
+			t.Errorf("%s=%s changes nothing", variable(f.path), value)
+		}
+		parts := strings.Split(f.path, ".")
+		source := strings.Join(parts, ": {") + ": " + value + strings.Repeat("}", len(parts)-1) + "\n"
+		doc := readDocument([]byte(source), "f")
+		byFile, err := merge(doc.tree, nil)
+		if err != nil || len(doc.faults) > 0 {
+			t.Errorf("%s: %v %s", source, err, complaints(doc.faults))
+		}
+		if diff := cmp.Diff(byEnv, byFile); diff != "" {
+			t.Errorf("%s: file and environment differ:\n%s", f.path, diff)
+		}
+	})
+}
+
+func TestLayers(t *testing.T) {
+	file := "domain: file.example.com\nupstream: [http://10.0.0.1, http://10.0.0.2]\ntls:\nturn: {secret_file: /f, relay_to: [sfu, 10.0.0.9:8443]}\n"
+	l := assemble("f", readDocument([]byte(file), "f"), []string{
+		"SALLYPORT_DOMAIN=env.example.com",
+		"SALLYPORT_TURN={secret_file: /e, enabled: true}",
+		"SALLYPORT_UPSTREAM=http://10.0.0.3",
+		"SALLYPORT_TLS__MIN_VERSION=1.3", // text, although it looks like a number
+		"SALLYPORT_LISTEN__HTTP=",        // empty: off
+		"SALLYPORT_SERVICE_HOST=10.96.0.1", "SALLYPORT_PORT_443_TCP_ADDR=10.96.0.1",
+		"SALLYPORT_PORT=tcp://10.96.0.1:443", "OTHER=1",
+	})
+	if len(l.faults) > 0 {
+		t.Fatal(complaints(l.faults))
+	}
+	want := gateway.Default()
+	want.Domain = "env.example.com"
+	want.Upstream = []string{"http://10.0.0.3"} // a list replaces, it does not merge
+	want.Listen.HTTP = ""
+	want.TLS.MinVersion = "1.3"                          // and the empty section kept the rest
+	want.TURN.SecretFile = "/e"                          // a section merges
+	want.TURN.RelayTo = []string{"sfu", "10.0.0.9:8443"} // from the file
+	if diff := cmp.Diff(want, l.Config); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestBadEnvironment(t *testing.T) {
+	good := []string{"SALLYPORT_DOMAIN=chat.example.com", "SALLYPORT_TURN__SECRET_FILE=/s"}
+	for _, test := range []struct {
+		name    string
+		environ []string
+		want    string
+	}{
+		{"unknown", []string{"SALLYPORT_TURN__SECRETFILE=/s"}, "environment SALLYPORT_TURN__SECRETFILE: no such key (did you mean SALLYPORT_TURN__SECRET_FILE?)\n"},
+		{"one underscore", []string{"SALLYPORT_SFU_API_SELF_REGISTRATION=true"}, "environment SALLYPORT_SFU_API_SELF_REGISTRATION: no such key (did you mean SALLYPORT_SFU__API__SELF_REGISTRATION?)\n"},
+		{"lower case", []string{"SALLYPORT_domain=x"}, "environment SALLYPORT_domain: no such key (did you mean SALLYPORT_DOMAIN?)\n"},
+		{"nothing near", []string{"SALLYPORT_TELEPORT=1"}, "environment SALLYPORT_TELEPORT: no such key: a variable is SALLYPORT_ and the path of a key in upper case, with __ between levels\n"},
+		{"index", []string{"SALLYPORT_SFU__API__CLIENTS__0__ID=a"}, "environment SALLYPORT_SFU__API__CLIENTS__0__ID: a list is set whole: SALLYPORT_SFU__API__CLIENTS='[…]'\n"},
+		{"port is no service link", []string{"SALLYPORT_PORT=443"}, "environment SALLYPORT_PORT: no such key: a variable is SALLYPORT_ and the path of a key in upper case, with __ between levels\n"},
+		{"conflict", []string{"SALLYPORT_TLS={source: selfsigned}", "SALLYPORT_TLS__SOURCE=acme", "SALLYPORT_TLS__ACME__EMAIL=a@example.com"},
+			"environment SALLYPORT_TLS: conflicts with SALLYPORT_TLS__ACME__EMAIL: set one of the two\nenvironment SALLYPORT_TLS: conflicts with SALLYPORT_TLS__SOURCE: set one of the two\n"},
+		{"duration", []string{"SALLYPORT_PROXY__HOLD=15"}, "environment SALLYPORT_PROXY__HOLD: 15 has no unit: use 15s, 2m or 4h\n"},
+		{"number", []string{"SALLYPORT_TURN__MAX_ALLOCATIONS=lots"}, "environment SALLYPORT_TURN__MAX_ALLOCATIONS: expected a whole number, not the text \"lots\"\n"},
+		{"empty number", []string{"SALLYPORT_TURN__MAX_ALLOCATIONS="}, "environment SALLYPORT_TURN__MAX_ALLOCATIONS: expected a whole number, not nothing\n"},
+		{"flag", []string{"SALLYPORT_SFU__IPV6=on"}, "environment SALLYPORT_SFU__IPV6: expected true or false, not the text \"on\"\n"},
+		{"list", []string{"SALLYPORT_PROXY__TRUSTED_PROXIES=10.0.0.0/8,10.1.0.0/16"}, "environment SALLYPORT_PROXY__TRUSTED_PROXIES: expected a list, like [a, b], not the text \"10.0.0.0/8,10.1.0.0/16\"\n"},
+		{"section", []string{"SALLYPORT_LOG=debug"}, "environment SALLYPORT_LOG: expected keys and values, not the text \"debug\"\n"},
+		{"key in section", []string{"SALLYPORT_LOG={levle: debug}"}, "environment SALLYPORT_LOG: unknown key \"levle\" (did you mean \"level\"?)\n"},
+		{"syntax", []string{"SALLYPORT_LOG={level: debug"}, "environment SALLYPORT_LOG: not valid YAML: did not find expected ',' or '}'\n"},
+		{"alias", []string{"SALLYPORT_TURN__RELAY_TO=[&a sfu, *a]"}, "environment SALLYPORT_TURN__RELAY_TO: turn.relay_to[0]: anchors, aliases and merge keys are not supported: write the value out\nenvironment SALLYPORT_TURN__RELAY_TO: turn.relay_to[1]: anchors, aliases and merge keys are not supported: write the value out\n"},
+		{"validation", []string{"SALLYPORT_LOG__LEVEL=loud"}, "environment SALLYPORT_LOG__LEVEL: log.level: \"loud\" is not one of debug, info, warn, error\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l := assemble("", document{}, append(slices.Clone(good), test.environ...))
+			if diff := cmp.Diff(test.want, complaints(l.faults)); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestManyFaults: a file made of faults costs little and says little.
+func TestManyFaults(t *testing.T) {
+	source := []byte(strings.Repeat("unknown_key_again_and_again: 1\n", maxFile/31))
+	l := assemble("f", readDocument(source, "f"), nil)
+	if len(l.faults) != maxComplaints+1 {
+		t.Errorf("%d complaints", len(l.faults))
+	}
+	if last := l.faults[maxComplaints].text; last != "more errors follow" {
+		t.Errorf("last complaint is %q", last)
+	}
+}
+
+func TestFileTooLarge(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(name, bytes.Repeat([]byte("#\n"), maxFile), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l := load(name, nil)
+	if got, want := complaints(l.faults), name+": larger than 1048576 bytes: this is not a configuration\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestDistance(t *testing.T) {
+	for _, test := range []struct {
+		a, b string
+		want int
+	}{{"", "", 0}, {"a", "", 1}, {"upsteam", "upstream", 1}, {"doamin", "domain", 1}, {"hold", "hsts", 3}, {strings.Repeat("a", 100), "a", 64}} {
+		if got := distance(test.a, test.b); got != test.want {
+			t.Errorf("distance(%q, %q) = %d, want %d", test.a, test.b, got, test.want)
+		}
+	}
+}
+
+// FuzzLoad: whatever a file and a variable hold, loading ends, and without a
+// fault the result is valid and survives being printed.
+func FuzzLoad(f *testing.F) {
+	for _, pattern := range []string{"testdata/bad/*.yaml", "testdata/good/*.yaml"} {
+		files, _ := filepath.Glob(pattern)
+		for _, file := range files {
+			source, err := os.ReadFile(file)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(source, "SALLYPORT_TLS={source: selfsigned}")
+		}
+	}
+	f.Add([]byte("domain: a.example.com\nturn: {enabled: false}\n"), "SALLYPORT_UPSTREAM=[http://10.0.0.1]")
+	f.Fuzz(func(t *testing.T, source []byte, variable string) {
+		l := assemble("f", readDocument(source, "f"), []string{variable})
+		for _, fault := range l.faults {
+			if fault.at == (place{}) || strings.Contains(fault.String(), "\n") && fault.at.env == "" {
+				t.Errorf("complaint %q", fault)
+			}
+		}
+		if len(l.faults) > 0 {
+			return
+		}
+		var printed bytes.Buffer
+		if err := printConfig(&printed, l.Config); err != nil {
+			t.Fatal(err)
+		}
+		again := assemble("p", readDocument(printed.Bytes(), "p"), nil)
+		if len(again.faults) > 0 || !reflect.DeepEqual(l.Config, again.Config) {
+			t.Errorf("%s\n%s", complaints(again.faults), cmp.Diff(l.Config, again.Config))
+		}
+	})
+}
