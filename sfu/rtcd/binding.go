@@ -1,0 +1,89 @@
+package rtcd
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"sallyport/sfu"
+	"sallyport/sfu/wire"
+)
+
+// A binding is how the SFU reaches the participant of one session: through the
+// connection that carried its join or its last reconnect. It implements
+// sfu.Signal.
+type binding struct {
+	server *Server
+	member sfu.Member
+	conn   atomic.Pointer[conn] // replaced when it is found gone
+	closed sync.Once
+}
+
+func (s *Server) bind(m sfu.Member, c *conn) *binding {
+	b := &binding{server: s, member: m}
+	b.conn.Store(c)
+	return b
+}
+
+// Answer implements sfu.Signal.
+func (b *binding) Answer(d wire.Description) {
+	b.send(wire.TypeRTC, wire.KindSDP, wire.EncodeDescription(d))
+}
+
+// Offer implements sfu.Signal.
+func (b *binding) Offer(d wire.Description) {
+	b.send(wire.TypeRTC, wire.KindSDP, wire.EncodeDescription(d))
+}
+
+// Candidate implements sfu.Signal.
+func (b *binding) Candidate(c wire.Candidate) {
+	b.send(wire.TypeRTC, wire.KindICE, wire.EncodeCandidate(c))
+}
+
+// Voice implements sfu.Signal.
+func (b *binding) Voice(on bool) {
+	kind := wire.KindVoiceOff
+	if on {
+		kind = wire.KindVoiceOn
+	}
+	b.send(wire.TypeVAD, kind, nil)
+}
+
+// Closed implements sfu.Signal. If the participant has joined another call
+// under the same session ID, nothing is sent: the message names no call, and
+// the plugin would take the participant out of the new one.
+func (b *binding) Closed() {
+	b.closed.Do(func() {
+		if next := b.server.media.Session(b.member.Group, b.member.Session); next != nil && next.Member().Call != b.member.Call {
+			return
+		}
+		b.deliver(wire.Envelope{Type: wire.TypeClose, Session: b.member.Session})
+	})
+}
+
+func (b *binding) send(typ string, kind wire.Kind, data []byte) {
+	b.deliver(wire.Envelope{Type: typ, Message: wire.Message{
+		Group: b.member.Group, User: b.member.User, Session: b.member.Session, Call: b.member.Call,
+		Kind: kind, Data: data,
+	}})
+}
+
+// deliver queues an envelope to the bound connection or, when that is gone, to
+// the client's newest.
+func (b *binding) deliver(e wire.Envelope) {
+	log := b.server.log.With("client", b.member.Group, "session", b.member.Session, "type", e.Type)
+	frame, err := e.Append(nil)
+	if err != nil || len(frame) > maxFrame {
+		log.Error("drop message that cannot be sent", "err", err, "bytes", len(frame))
+		b.server.metrics.dropped.Inc()
+		return
+	}
+	for c := b.conn.Load(); c != nil; c = b.server.conns.newest(b.member.Group) {
+		if c.send(frame) {
+			b.conn.Store(c)
+			b.server.metrics.sent(b.member.Group, e.Type)
+			return
+		}
+	}
+	b.server.metrics.dropped.Inc()
+	log.Debug("drop message: the client has no connection")
+}
