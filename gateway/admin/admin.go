@@ -1,0 +1,166 @@
+// Package admin is the second, private listener of a gateway:
+//
+//	/              a page to look at            /metrics        Prometheus
+//	/status        the same as JSON             /healthz        200: the process lives
+//	/debug/pprof/  profiles, nowhere else       /readyz         200: send it traffic
+//
+// Nothing asks for a password: whoever can connect may read all of it, and
+// nothing can be changed.
+package admin
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html/template"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"net/netip"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+const (
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 120 * time.Second
+	stopLimit     = 2 * time.Second // for answers under way
+)
+
+// Options are what a Server shows. Metrics, Status and Ready are required.
+type Options struct {
+	Logger  *slog.Logger // nil discards
+	Metrics prometheus.Gatherer
+	Status  func() Status // called for each request
+	Ready   func() bool   // whether to be sent traffic
+}
+
+// A Server answers on the admin listener.
+type Server struct {
+	opts Options
+}
+
+// New returns a Server. It listens on nothing.
+func New(o Options) *Server {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Server{opts: o}
+}
+
+// Run serves ln until ctx ends and closes it.
+func (s *Server) Run(ctx context.Context, ln net.Listener) error {
+	base, abort := context.WithCancel(context.WithoutCancel(ctx))
+	defer abort()
+	server := &http.Server{
+		Handler:           guard(ln.Addr(), s.handler()),
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ErrorLog:          slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelDebug),
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ln) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve admin: %w", err)
+	case <-ctx.Done():
+	}
+	abort() // ends a profile under way
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
+	defer cancel()
+	if server.Shutdown(grace) != nil {
+		_ = server.Close()
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve admin: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", s.page)
+	mux.HandleFunc("GET /status", s.status)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.opts.Metrics, promhttp.HandlerOpts{
+		ErrorLog:      slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelWarn),
+		ErrorHandling: promhttp.ContinueOnError, // one broken collector must not blind the rest
+	}))
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+// guard refuses requests to a loopback listener under a public name: a web page
+// that has its own name resolve to 127.0.0.1 would otherwise read all this with
+// the browser of whoever works on the machine.
+func guard(listen net.Addr, next http.Handler) http.Handler {
+	addr, err := netip.ParseAddrPort(listen.String())
+	if err != nil || !addr.Addr().IsLoopback() {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+			say(w, http.StatusForbidden, "this listener is for localhost")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func say(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = fmt.Fprintln(w, text)
+}
+
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+	if !s.opts.Ready() {
+		say(w, http.StatusServiceUnavailable, s.opts.Status().State)
+		return
+	}
+	say(w, http.StatusOK, "ready")
+}
+
+func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	if err := e.Encode(s.opts.Status()); err != nil {
+		s.opts.Logger.Debug("status not sent", "err", err)
+	}
+}
+
+//go:embed page.html
+var pageHTML string
+
+var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
+	"since": func(t time.Time) string { return time.Since(t).Round(time.Second).String() },
+	"date":  func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") },
+}).Parse(pageHTML))
+
+func (s *Server) page(w http.ResponseWriter, _ *http.Request) {
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+	if err := pageTemplate.Execute(w, s.opts.Status()); err != nil {
+		s.opts.Logger.Debug("status page not sent", "err", err)
+	}
+}

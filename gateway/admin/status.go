@@ -1,0 +1,64 @@
+package admin
+
+import "time"
+
+// The states of a gateway.
+const (
+	Starting = "starting" // sockets are open, nothing is served yet
+	Serving  = "serving"
+	Draining = "draining" // waits for calls to end, or stops
+)
+
+// Status is everything there is to see of a running gateway. The status page,
+// /status and the command line all print this one struct.
+type Status struct {
+	State       string      `json:"state"` // Starting, Serving or Draining
+	Version     string      `json:"version"`
+	Domain      string      `json:"domain"`
+	Started     time.Time   `json:"started"`
+	Listeners   []Listener  `json:"listeners"`
+	Certificate Certificate `json:"certificate"`
+	Upstreams   []Upstream  `json:"upstreams"`
+	WebSockets  int         `json:"websockets"` // open ones to Mattermost
+	Media       Media       `json:"media"`
+	TURN        TURN        `json:"turn"`
+}
+
+// A Listener is one open socket.
+type Listener struct {
+	Key     string `json:"key"`     // of config.yaml
+	Network string `json:"network"` // tcp or udp
+	Address string `json:"address"` // as bound
+}
+
+// Certificate is the one we show to browsers.
+type Certificate struct {
+	Source   string    `json:"source"` // acme, files or selfsigned
+	Names    []string  `json:"names"`
+	Ready    bool      `json:"ready"`
+	Issuer   string    `json:"issuer"`
+	NotAfter time.Time `json:"not_after"`
+	DaysLeft int       `json:"days_left"`
+	Error    string    `json:"error,omitempty"` // of the last attempt to load or renew
+}
+
+// An Upstream is one Mattermost node.
+type Upstream struct {
+	URL   string `json:"url"`
+	Up    bool   `json:"up"`
+	Error string `json:"error,omitempty"` // why it is down
+}
+
+// Media is what the SFU carries.
+type Media struct {
+	Enabled  bool           `json:"enabled"` // false: sfu.mode is not rtcd
+	Calls    int            `json:"calls"`
+	Sessions int            `json:"sessions"`
+	Paths    map[string]int `json:"paths"` // sessions by network path: udp, tcp, relay; connecting
+}
+
+// TURN is what the relay carries.
+type TURN struct {
+	Enabled     bool           `json:"enabled"`
+	Allocations map[string]int `json:"allocations"` // by the client's transport: udp, tcp, tls
+}

@@ -1,0 +1,250 @@
+package gateway
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"sallyport/gateway/admin"
+	"sallyport/sfu"
+	"sallyport/sfu/rtcd"
+	"sallyport/tls"
+	"sallyport/turn"
+)
+
+// Options are what a Gateway is given beside its Config. The zero value works.
+type Options struct {
+	// Logger gets everything that is logged; nil discards.
+	Logger *slog.Logger
+	// Level is set by a reload that changes log.level; nil: that key then
+	// needs a restart.
+	Level *slog.LevelVar
+	// ReadFile reads the secret files; nil is os.ReadFile.
+	ReadFile func(name string) ([]byte, error)
+	// Version is what is running.
+	Version rtcd.Version
+}
+
+// A Gateway is one running Sallyport. Make it with New, run it once with Run.
+type Gateway struct {
+	opts     Options
+	logger   *slog.Logger
+	registry *prometheus.Registry
+	metrics  *metrics
+	began    time.Time
+
+	sockets sockets
+	certs   *tls.Certificates
+	port    *tls.Port
+	hairpin *turn.Hairpin // nil without TURN
+	turn    *turn.Server  // nil without TURN
+	sfu     *sfu.Server   // nil unless sfu.mode is rtcd
+	rtcd    *rtcd.Server  // nil unless sfu.mode is rtcd
+	proxy   *proxy
+	secure  *site // HTTPS
+	plain   *site // HTTP on the HTTPS port
+	http    *site // listen.http; nil when that is off
+	admin   *admin.Server
+
+	draining chan struct{} // closed by Drain
+	drain    sync.Once
+	ready    atomic.Bool // serving, and not about to stop
+
+	mu  sync.Mutex // guards the following; held through a reload
+	cfg Config     // as it is in force
+}
+
+// New opens every socket that cfg asks for and builds the parts on them.
+// Nothing is served before Run; a Gateway that is never run must be closed.
+//
+// The error says which key cannot be satisfied and what would help. After an
+// error nothing is left open.
+func New(cfg Config, o Options) (*Gateway, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.ReadFile == nil {
+		o.ReadFile = os.ReadFile
+	}
+	if err := joinProblems(cfg.Validate()); err != nil {
+		return nil, err
+	}
+	g := &Gateway{
+		opts: o, logger: o.Logger, cfg: cfg, began: time.Now(),
+		registry: newRegistry(o.Version), draining: make(chan struct{}),
+	}
+	g.metrics = newMetrics(g.registry)
+	if err := g.build(cfg); err != nil {
+		return nil, errors.Join(err, g.Close())
+	}
+	return g, nil
+}
+
+// Close releases the sockets of a Gateway that was not run. Run does it itself.
+func (g *Gateway) Close() error {
+	var errs []error
+	if g.rtcd != nil {
+		errs = append(errs, g.rtcd.Close())
+	}
+	if g.hairpin != nil {
+		errs = append(errs, g.hairpin.Close())
+	}
+	return errors.Join(append(errs, g.sockets.close())...)
+}
+
+// build opens and wires, from the ground up. What it has made when it fails is
+// in g for Close.
+func (g *Gateway) build(cfg Config) error {
+	secrets, problems := ReadSecrets(cfg, g.opts.ReadFile)
+	if err := joinProblems(problems); err != nil {
+		return err
+	}
+	if err := g.sockets.open(cfg); err != nil {
+		return err
+	}
+	for _, step := range []func(Config, Secrets) error{g.buildTLS, g.buildMedia, g.buildTURN, g.buildAPI, g.buildHTTP} {
+		if err := step(cfg, secrets); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *Gateway) buildTLS(cfg Config, _ Secrets) error {
+	certs, err := tls.NewCertificates(cfg.TLS, []string{cfg.Domain}, tls.CertificateOptions{
+		Logger: g.logger, Metrics: g.registry,
+		HTTPPort: portOf(g.sockets.http), HTTPSPort: portOf(g.sockets.https),
+	})
+	if err != nil {
+		return err
+	}
+	g.certs = certs
+	g.port = tls.NewPort(g.sockets.https, certs, tls.PortOptions{Logger: g.logger, Metrics: g.registry})
+	return nil
+}
+
+// buildMedia makes the SFU and, in memory between it and TURN, the hairpin.
+func (g *Gateway) buildMedia(cfg Config, _ Secrets) error {
+	var addresses []sfu.Address
+	if g.sockets.media != nil {
+		addresses = g.sockets.media.Addresses()
+	}
+	if cfg.TURN.Enabled {
+		g.hairpin = turn.NewHairpin(relayIP(addresses), aliases(addresses))
+	}
+	if g.sockets.media == nil {
+		return nil
+	}
+	o := sfu.Options{Logger: g.logger, Metrics: g.registry}
+	if g.hairpin != nil {
+		o.Hairpins = g.hairpin.Conns()
+	}
+	var err error
+	g.sfu, err = sfu.New(g.sockets.media, o)
+	return err
+}
+
+func (g *Gateway) buildTURN(cfg Config, s Secrets) error {
+	if !cfg.TURN.Enabled {
+		return nil
+	}
+	section := cfg.TURN
+	if section.Realm == "" {
+		section.Realm = cfg.Domain
+	}
+	var err error
+	g.turn, err = turn.New(section, g.hairpin, turn.Options{Logger: g.logger, Metrics: g.registry, Secrets: s.TURN})
+	return err
+}
+
+func (g *Gateway) buildAPI(cfg Config, s Secrets) error {
+	if g.sfu == nil {
+		return nil
+	}
+	var err error
+	g.rtcd, err = rtcd.New(cfg.SFU.API, g.sfu, rtcd.Options{
+		Logger: g.logger, Metrics: g.registry, Gatherer: g.registry, Version: g.opts.Version, Keys: s.Clients,
+	})
+	return err
+}
+
+func (g *Gateway) buildHTTP(cfg Config, _ Secrets) error {
+	pool, err := newPool(cfg.Upstream, cfg.Proxy, nil)
+	if err != nil {
+		return err
+	}
+	s, err := newSettings(cfg, pool)
+	if err != nil {
+		return err
+	}
+	g.proxy = newProxy(s, g.metrics, g.logger)
+	table := newRoutes(handlers{
+		proxy:    g.proxy,
+		redirect: redirect(cfg.Domain, httpsPort(cfg, g.sockets.https)),
+		acme:     g.certs.HTTPChallenge,
+	})
+	g.secure = newSite(table.at(doorHTTPS), g.logger)
+	g.secure.afterShutdown = g.endTunnels
+	g.plain = newSite(table.at(doorPlain), g.logger)
+	if g.sockets.http != nil {
+		g.http = newSite(table.at(doorHTTP), g.logger)
+	}
+	g.admin = admin.New(admin.Options{
+		Logger: g.logger, Metrics: g.registry, Status: g.Status, Ready: g.ready.Load,
+	})
+	return nil
+}
+
+// aliases tells TURN which peers are the SFU: a client names an address that
+// the SFU advertises or, inside the network, the one it is bound to.
+func aliases(addresses []sfu.Address) []turn.Alias {
+	var out []turn.Alias
+	for _, a := range addresses {
+		out = append(out, turn.Alias{Named: a.Advertised, Local: a.Local})
+		if a.Advertised != a.Local {
+			out = append(out, turn.Alias{Named: a.Local, Local: a.Local})
+		}
+	}
+	return out
+}
+
+// relayIP is the address that relayed candidates carry. Nobody sends to it; it
+// should look like ours.
+func relayIP(addresses []sfu.Address) netip.Addr {
+	for _, a := range addresses {
+		if a.Advertised.Addr().Is4() {
+			return a.Advertised.Addr()
+		}
+	}
+	if len(addresses) > 0 {
+		return addresses[0].Advertised.Addr()
+	}
+	return outboundIP()
+}
+
+// outboundIP is the local address that packets to the Internet leave from, the
+// loopback address if there is no way out. Connecting a UDP socket sends nothing.
+func outboundIP() netip.Addr {
+	conn, err := net.Dial("udp4", "192.0.2.1:9")
+	if err != nil {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	defer func() { _ = conn.Close() }()
+	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr()
+}
+
+// joinProblems makes one error of problems, nil of none.
+func joinProblems(problems []Problem) error {
+	errs := make([]error, 0, len(problems))
+	for _, p := range problems {
+		errs = append(errs, errors.New(p.String()))
+	}
+	return errors.Join(errs...)
+}

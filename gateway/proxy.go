@@ -1,0 +1,221 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A proxy carries requests to Mattermost and answers back, neither stored nor
+// changed:
+//
+//	client ─> ServeHTTP ─> rewrite (headers) ─> pool.RoundTrip (which upstream,
+//	   hold while there is none) ─> modify (HSTS; 101 becomes a tunnel) ─> client
+//
+// What a reload may change is in settings. A request uses those it began with.
+type proxy struct {
+	tunnels *tunnels
+	metrics *metrics
+	logger  *slog.Logger
+	reverse *httputil.ReverseProxy
+
+	settings atomic.Pointer[settings] // never nil
+}
+
+// settings is the part of the configuration that every request looks at. It is
+// replaced as a whole and never modified.
+type settings struct {
+	trusted []netip.Prefix // proxies in front of us whose X-Forwarded-For is believed
+	maxBody int64          // bytes; 0 = no limit of ours
+	hsts    string         // Strict-Transport-Security; "" = none
+	pool    *pool
+}
+
+// newSettings takes what the proxy needs from c.
+func newSettings(c Config, p *pool) (*settings, error) {
+	trusted, err := parsePrefixes(c.Proxy.TrustedProxies)
+	if err != nil {
+		return nil, fmt.Errorf("proxy.trusted_proxies: %w", err)
+	}
+	s := &settings{trusted: trusted, maxBody: c.Proxy.MaxBody, pool: p}
+	if c.TLS.HSTS > 0 {
+		s.hsts = fmt.Sprintf("max-age=%d", int64(c.TLS.HSTS.Seconds()))
+	}
+	return s, nil
+}
+
+// use puts s in force for the requests to come.
+func (p *proxy) use(s *settings) {
+	old := p.settings.Swap(s)
+	if old != nil && old.pool == s.pool {
+		return
+	}
+	p.metrics.upstream.Reset()
+	for _, u := range s.pool.upstreams {
+		u.attach(p.metrics.upstream.WithLabelValues(u.url.Host), p.logger)
+	}
+	if old != nil {
+		old.pool.transport.CloseIdleConnections()
+	}
+}
+
+// An exchange is what the proxy remembers of one request.
+type exchange struct {
+	*settings
+	client  netip.Addr // who asked, trusted proxies discounted; not valid if unknown
+	upgrade bool       // it asks for a WebSocket
+	id      string     // given to the client on an error page; "" until then
+	err     error      // why it failed
+}
+
+// exchangeKey is the context key of a request's *exchange.
+type exchangeKey struct{}
+
+func exchangeOf(ctx context.Context) *exchange {
+	return ctx.Value(exchangeKey{}).(*exchange)
+}
+
+func newProxy(s *settings, m *metrics, logger *slog.Logger) *proxy {
+	p := &proxy{tunnels: newTunnels(m), metrics: m, logger: logger}
+	p.use(s)
+	p.reverse = &httputil.ReverseProxy{
+		Rewrite:        p.rewrite,
+		Transport:      p,
+		FlushInterval:  -1, // server-sent events and long polls: every write goes out at once
+		ErrorLog:       slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		BufferPool:     &buffers{},
+		ModifyResponse: p.modify,
+		ErrorHandler:   p.fail,
+	}
+	return p
+}
+
+// ServeHTTP implements http.Handler.
+func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s := p.settings.Load()
+	x := &exchange{settings: s, client: clientAddr(r, s.trusted), upgrade: isWebSocket(r)}
+	rec := &recorder{ResponseWriter: w, hijacked: p.metrics.inFlight.Dec}
+	p.metrics.inFlight.Inc()
+	defer p.finish(x, rec, r, time.Now())
+
+	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
+	if r.Method == http.MethodConnect { // we are nobody's forward proxy
+		http.Error(rec, "CONNECT is not served here", http.StatusMethodNotAllowed)
+		return
+	}
+	if s.maxBody > 0 && r.Body != nil {
+		if r.ContentLength > s.maxBody {
+			p.fail(rec, r, &http.MaxBytesError{Limit: s.maxBody})
+			return
+		}
+		r.Body = http.MaxBytesReader(rec, r.Body, s.maxBody)
+	}
+	p.reverse.ServeHTTP(rec, r)
+}
+
+// RoundTrip implements http.RoundTripper with the pool the request began with.
+func (p *proxy) RoundTrip(r *http.Request) (*http.Response, error) {
+	return exchangeOf(r.Context()).pool.RoundTrip(r)
+}
+
+// modify sees every answer of an upstream before the client does.
+func (p *proxy) modify(resp *http.Response) error {
+	x := exchangeOf(resp.Request.Context())
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return p.tunnels.open(x, resp)
+	}
+	if x.upgrade {
+		p.refused(resp)
+	}
+	if x.hsts != "" && resp.Header.Get("Strict-Transport-Security") == "" {
+		resp.Header.Set("Strict-Transport-Security", x.hsts)
+	}
+	return nil
+}
+
+// refused records a WebSocket handshake that Mattermost declined: 400 and 403
+// are what a wrong SiteURL or AllowCorsFrom looks like from here.
+func (p *proxy) refused(resp *http.Response) {
+	p.metrics.wsRefused.WithLabelValues(class(resp.StatusCode)).Inc()
+	p.logger.Info("websocket handshake refused", "status", resp.StatusCode,
+		"path", redactPath(resp.Request.URL), "origin", resp.Request.Header.Get("Origin"),
+		"request", resp.Header.Get("X-Request-Id"))
+}
+
+// fail answers for an upstream that did not.
+func (p *proxy) fail(w http.ResponseWriter, r *http.Request, err error) {
+	x := exchangeOf(r.Context())
+	x.err = err
+	if rec, ok := w.(*recorder); ok && rec.status == http.StatusSwitchingProtocols {
+		return // the connection is no longer ours to answer on
+	}
+	x.id = newRequestID()
+	status := failureStatus(err)
+	if status == http.StatusRequestEntityTooLarge {
+		w.Header().Set("Connection", "close") // the rest of the body is not worth reading
+	}
+	if x.hsts != "" {
+		w.Header().Set("Strict-Transport-Security", x.hsts)
+	}
+	writeFailure(w, r, status, x.id)
+}
+
+func failureStatus(err error) int {
+	var tooLarge *http.MaxBytesError
+	var timeout interface{ Timeout() bool }
+	var dial *dialError
+	switch {
+	case errors.As(err, &tooLarge):
+		return http.StatusRequestEntityTooLarge
+	case errors.As(err, &dial):
+		return http.StatusBadGateway
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return http.StatusGatewayTimeout
+	}
+	return http.StatusBadGateway
+}
+
+// isWebSocket reports whether r asks for a WebSocket (RFC 6455 section 4.1).
+// No other protocol is ever switched to: h2c, for one, would carry requests
+// past every rule of this proxy.
+func isWebSocket(r *http.Request) bool {
+	return r.Method == http.MethodGet && r.ProtoMajor == 1 &&
+		r.ContentLength == 0 && len(r.TransferEncoding) == 0 &&
+		strings.EqualFold(r.Header.Get("Upgrade"), "websocket") &&
+		hasToken(r.Header["Connection"], "upgrade")
+}
+
+// hasToken reports whether one of the comma-separated lists names token.
+func hasToken(lists []string, token string) bool {
+	for _, list := range lists {
+		for item := range strings.SplitSeq(list, ",") {
+			if strings.EqualFold(strings.TrimSpace(item), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// bufferSize is what one copying direction of one request holds.
+const bufferSize = 32 << 10
+
+// buffers is the httputil.BufferPool.
+type buffers struct{ pool sync.Pool }
+
+func (b *buffers) Get() []byte {
+	if p, ok := b.pool.Get().(*[bufferSize]byte); ok {
+		return p[:]
+	}
+	return make([]byte, bufferSize)
+}
+
+func (b *buffers) Put(p []byte) { b.pool.Put((*[bufferSize]byte)(p)) }

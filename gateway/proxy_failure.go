@@ -1,0 +1,82 @@
+package gateway
+
+import (
+	"crypto/rand"
+	_ "embed"
+	"encoding/json"
+	"html/template"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// A failure is what we say when we must answer in Mattermost's place.
+type failure struct {
+	ID      string // of Mattermost's own error shape, for /api/
+	Title   string
+	Message string
+	Retry   bool // the page loads itself again
+}
+
+// failures by HTTP status.
+var failures = map[int]failure{
+	http.StatusBadGateway: {
+		ID: "sallyport.upstream.unreachable", Title: "Mattermost is not answering", Retry: true,
+		Message: "The server may be restarting. This page tries again by itself.",
+	},
+	http.StatusGatewayTimeout: {
+		ID: "sallyport.upstream.timeout", Title: "Mattermost took too long",
+		Message: "The server did not answer in time. Please try again.",
+	},
+	http.StatusRequestEntityTooLarge: {
+		ID: "sallyport.body.too_large", Title: "That is too large",
+		Message: "The upload is larger than this server allows.",
+	},
+}
+
+//go:embed failure.html
+var failureHTML string
+
+var failurePage = template.Must(template.New("failure").Parse(failureHTML))
+
+// newRequestID makes an id of the same shape as Mattermost's: 26 letters and
+// digits. It is what a user quotes and an administrator searches the log for.
+func newRequestID() string { return strings.ToLower(rand.Text()) }
+
+// writeFailure answers r with the failure of status: a page for people, the
+// error object of Mattermost's API for programs. status must be in failures.
+func writeFailure(w http.ResponseWriter, r *http.Request, status int, id string) {
+	f := failures[status]
+	h := w.Header()
+	h.Set("X-Request-Id", id)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if f.Retry {
+		h.Set("Retry-After", "5")
+	}
+	if wantsJSON(r) {
+		h.Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(struct { // the client may be gone; there is nobody else to tell
+			ID      string `json:"id"`
+			Message string `json:"message"`
+			Request string `json:"request_id"`
+			Status  int    `json:"status_code"`
+		}{f.ID, f.Title + ". " + f.Message, id, status})
+		return
+	}
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'")
+	w.WriteHeader(status)
+	_ = failurePage.Execute(w, struct {
+		failure
+		Request, Status string
+		Again           bool
+	}{f, id, strconv.Itoa(status), f.Retry && r.Method == http.MethodGet})
+}
+
+func wantsJSON(r *http.Request) bool {
+	accept := r.Header.Get("Accept")
+	return strings.HasPrefix(r.URL.Path, "/api/") ||
+		strings.Contains(accept, "application/json") && !strings.Contains(accept, "text/html")
+}

@@ -1,0 +1,110 @@
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// A recorder notes what was answered, for metrics and the access log.
+type recorder struct {
+	http.ResponseWriter
+	hijacked func() // called once if the connection becomes a tunnel
+	status   int    // 0 until the answer has begun
+	bytes    int64  // of body
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (r *recorder) WriteHeader(status int) {
+	if status >= 200 && r.status == 0 { // 1xx come before the answer
+		r.status = status
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (r *recorder) Write(p []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	n, err := r.ResponseWriter.Write(p)
+	r.bytes += int64(n)
+	return n, err
+}
+
+// Hijack implements http.Hijacker: httputil does it on a 101 answer only.
+func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(r.ResponseWriter).Hijack()
+	if err == nil {
+		r.status = http.StatusSwitchingProtocols
+		r.hijacked()
+	}
+	return conn, rw, err
+}
+
+// Unwrap lets http.ResponseController reach what is not overridden here.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// finish counts and logs one request. It runs also when the handler panics to
+// abort the connection.
+func (p *proxy) finish(x *exchange, rec *recorder, r *http.Request, began time.Time) {
+	took := time.Since(began)
+	p.metrics.count(r.Method, rec.status)
+	if rec.status != http.StatusSwitchingProtocols { // a tunnel left the count when it began
+		p.metrics.inFlight.Dec()
+		p.metrics.duration.Observe(took.Seconds())
+	}
+	level := slog.LevelDebug
+	if rec.status >= 500 {
+		level = slog.LevelInfo
+	}
+	if !p.logger.Enabled(context.Background(), level) {
+		return
+	}
+	args := []any{
+		"remote", x.client, "method", r.Method, "host", r.Host, "path", redactPath(r.URL), "proto", r.Proto,
+		"status", rec.status, "bytes", rec.bytes, "duration", took,
+	}
+	if id := rec.Header().Get("X-Request-Id"); id != "" {
+		args = append(args, "request", id)
+	}
+	if x.err != nil {
+		args = append(args, "err", x.err)
+	}
+	p.logger.Log(context.Background(), level, "http request", args...)
+}
+
+// secretKeys are the query keys whose value lets somebody in.
+var secretKeys = map[string]bool{
+	"token": true, "access_token": true, "invite_id": true, "t": true, "code": true, "state": true,
+	"samlresponse": true, "h": true, "secret": true,
+}
+
+// redactPath is the path and query of u as they may stand in a log: without
+// tokens, invitations, one-time codes, public-file hashes and webhook ids.
+func redactPath(u *url.URL) string {
+	path := u.EscapedPath()
+	if before, rest, ok := strings.Cut(path, "/hooks/"); ok {
+		path = before + "/hooks/***"
+		if _, tail, ok := strings.Cut(rest, "/"); ok {
+			path += "/" + tail
+		}
+	}
+	if u.RawQuery == "" {
+		return path
+	}
+	pairs := strings.FieldsFunc(u.RawQuery, func(c rune) bool { return c == '&' || c == ';' })
+	for i, pair := range pairs {
+		name, _, _ := strings.Cut(pair, "=")
+		plain, err := url.QueryUnescape(name)
+		if err != nil || secretKeys[strings.ToLower(plain)] {
+			pairs[i] = name + "=***"
+		}
+	}
+	return path + "?" + strings.Join(pairs, "&")
+}

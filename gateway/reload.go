@@ -1,0 +1,164 @@
+package gateway
+
+import (
+	"fmt"
+	"log/slog"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// The label of sallyport_config_reloads_total.
+const (
+	reloadDone   = "ok"
+	reloadFailed = "failed"
+)
+
+// hotKeys are the keys, or sections, that a reload applies. All others need a
+// restart. (log.level needs one, too, if Options.Level is nil.)
+var hotKeys = []string{
+	"upstream",
+	"tls.cert_file", "tls.key_file", "tls.hsts",
+	"proxy",
+	"turn.secret_file", "turn.previous_secret_file",
+	"sfu.api.clients",
+	"log.level",
+	"drain",
+}
+
+// Reload puts cfg in force as far as that is possible without a restart, and
+// reads certificate and secret files again even if their names are the same.
+// It returns the changed keys that are now in force and those that need a
+// restart. Connections, calls and relays are not touched.
+//
+// Everything is checked before anything is changed: after an error all is as it
+// was.
+func (g *Gateway) Reload(cfg Config) (applied, restart []string, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.reload(cfg); err != nil {
+		g.ReloadFailed()
+		return nil, nil, err
+	}
+	g.metrics.reloads.WithLabelValues(reloadDone).Inc()
+	for _, key := range changedKeys(g.cfg, cfg) {
+		if g.isHot(key) {
+			applied = append(applied, key)
+		} else {
+			restart = append(restart, key)
+		}
+	}
+	g.cfg = g.merged(cfg)
+	return applied, restart, nil
+}
+
+// ReloadFailed counts a reload that ended before there was a Config to hand to
+// Reload: a file that cannot be read or understood.
+func (g *Gateway) ReloadFailed() {
+	g.metrics.reloads.WithLabelValues(reloadFailed).Inc()
+}
+
+func (g *Gateway) reload(cfg Config) error {
+	if err := joinProblems(cfg.Validate()); err != nil {
+		return err
+	}
+	next := g.merged(cfg)
+	secrets, problems := ReadSecrets(next, g.opts.ReadFile)
+	if err := joinProblems(problems); err != nil {
+		return err
+	}
+	level, err := parseLevel(next.Log.Level)
+	if err != nil {
+		return err
+	}
+	pool, err := g.nextPool(next)
+	if err != nil {
+		return err
+	}
+	s, err := newSettings(next, pool)
+	if err != nil {
+		return err
+	}
+	if err := g.certs.Reload(next.TLS); err != nil { // the last that can fail; it keeps the old one then
+		return err
+	}
+	if g.turn != nil {
+		g.turn.SetSecrets(secrets.TURN)
+	}
+	if g.rtcd != nil {
+		g.rtcd.SetKeys(secrets.Clients)
+	}
+	if g.opts.Level != nil {
+		g.opts.Level.Set(level)
+	}
+	g.proxy.use(s)
+	return nil
+}
+
+// nextPool is the present pool, with its connections, if nothing about it
+// changes.
+func (g *Gateway) nextPool(next Config) (*pool, error) {
+	now := g.proxy.settings.Load().pool
+	if slices.Equal(g.cfg.Upstream, next.Upstream) && g.cfg.Proxy.IdleTimeout == next.Proxy.IdleTimeout && g.cfg.Proxy.Hold == next.Proxy.Hold {
+		return now, nil
+	}
+	return newPool(next.Upstream, next.Proxy, now.upstreams)
+}
+
+// merged is the configuration in force once next was reloaded: the present one
+// with the hot keys of next.
+func (g *Gateway) merged(next Config) Config {
+	c := g.cfg
+	c.Upstream = next.Upstream
+	c.TLS.CertFile, c.TLS.KeyFile, c.TLS.HSTS = next.TLS.CertFile, next.TLS.KeyFile, next.TLS.HSTS
+	c.Proxy = next.Proxy
+	c.TURN.SecretFile, c.TURN.PreviousSecretFile = next.TURN.SecretFile, next.TURN.PreviousSecretFile
+	c.SFU.API.Clients = next.SFU.API.Clients
+	if g.opts.Level != nil {
+		c.Log.Level = next.Log.Level
+	}
+	c.Drain = next.Drain
+	return c
+}
+
+func (g *Gateway) isHot(key string) bool {
+	if key == "log.level" && g.opts.Level == nil {
+		return false
+	}
+	return slices.ContainsFunc(hotKeys, func(hot string) bool {
+		return key == hot || strings.HasPrefix(key, hot+".")
+	})
+}
+
+func parseLevel(s string) (slog.Level, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(s)); err != nil {
+		return 0, fmt.Errorf("log.level: %w", err)
+	}
+	return l, nil
+}
+
+// changedKeys lists the dotted keys whose values differ, in the order of the
+// configuration.
+func changedKeys(old, next Config) []string {
+	return diff(reflect.ValueOf(old), reflect.ValueOf(next), "")
+}
+
+func diff(old, next reflect.Value, prefix string) []string {
+	var keys []string
+	for i := range old.NumField() {
+		name, option, _ := strings.Cut(old.Type().Field(i).Tag.Get("koanf"), ",")
+		key := prefix + name
+		a, b := old.Field(i), next.Field(i)
+		switch {
+		case option == "squash":
+			keys = append(keys, diff(a, b, prefix)...)
+		case a.Kind() == reflect.Struct:
+			keys = append(keys, diff(a, b, key+".")...)
+		case a.Kind() == reflect.Slice && a.Len() == 0 && b.Len() == 0: // nil and empty are the same to an administrator
+		case !reflect.DeepEqual(a.Interface(), b.Interface()):
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}

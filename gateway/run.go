@@ -1,0 +1,205 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// callPoll is how often a draining gateway looks whether calls have ended.
+const callPoll = 250 * time.Millisecond
+
+// A part is one thing that runs for as long as the gateway does.
+type part struct {
+	name string
+	// run blocks until ctx ends and then ends in order, within a few seconds of
+	// hard having ended.
+	run func(ctx, hard context.Context) error
+}
+
+// A runner is a part that was started.
+type runner struct {
+	part
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// parts lists what runs, in the order in which it is stopped:
+//
+//	HTTP        lets requests finish, then closes the WebSockets, spread
+//	port        no new connections of any kind; TURN's own go on
+//	TURN        allocations end
+//	API         the Calls plugin's connections end
+//	SFU         media ends
+//	the rest    admin last, so that it can be asked until the end
+func (g *Gateway) parts() []part {
+	listen := func(s *site, ln net.Listener) func(ctx, hard context.Context) error {
+		return func(ctx, hard context.Context) error { return s.run(ctx, hard, ln) }
+	}
+	parts := []part{
+		{"https", listen(g.secure, g.port.HTTP())},
+		{"plain", listen(g.plain, g.port.Plain())},
+	}
+	if g.http != nil {
+		parts = append(parts, part{"http", listen(g.http, g.sockets.http)})
+	}
+	parts = append(parts, part{"port", simple(g.port.Run)})
+	if g.turn != nil {
+		parts = append(parts, part{"turn", simple(g.runTURN)})
+	}
+	if g.sfu != nil {
+		parts = append(parts,
+			part{"api", simple(func(ctx context.Context) error { return g.rtcd.Run(ctx, g.sockets.api) })},
+			part{"sfu", simple(func(ctx context.Context) error { return g.sfu.Run(ctx, g.port.ICE()) })})
+	}
+	return append(parts,
+		part{"certificates", simple(g.certs.Run)},
+		part{"upstreams", simple(g.proxy.watch)},
+		part{"admin", simple(func(ctx context.Context) error { return g.admin.Run(ctx, g.sockets.admin) })})
+}
+
+func simple(run func(context.Context) error) func(ctx, hard context.Context) error {
+	return func(ctx, _ context.Context) error { return run(ctx) }
+}
+
+func (g *Gateway) runTURN(ctx context.Context) error {
+	var packets []net.PacketConn
+	if g.sockets.udp != nil {
+		packets = append(packets, g.sockets.udp)
+	}
+	return g.turn.Run(ctx, []net.Listener{g.port.TURN()}, packets)
+}
+
+// Run serves until Drain has run its course, ctx ends or a part fails, and
+// returns when everything has stopped and every socket is closed: nil unless
+// something failed. The end of ctx stops everything at once, in the same order
+// as a drain. Run may be called once.
+func (g *Gateway) Run(ctx context.Context) error {
+	group, hard := errgroup.WithContext(ctx)
+	g.refuseUnused()
+	var runners []*runner
+	for _, p := range g.parts() {
+		runners = append(runners, start(group, hard, p))
+	}
+	group.Go(func() error {
+		g.stopInOrder(hard, runners)
+		return nil
+	})
+	return errors.Join(group.Wait(), g.Close())
+}
+
+// refuseUnused closes the ways out of the port that no part takes, so that
+// connections for them end instead of waiting.
+func (g *Gateway) refuseUnused() {
+	if g.turn == nil {
+		_ = g.port.TURN().Close()
+	}
+	if g.sfu == nil {
+		_ = g.port.ICE().Close()
+	}
+}
+
+// start runs p with a context of its own, so that it ends when its turn has
+// come and not when hard ends.
+func start(group *errgroup.Group, hard context.Context, p part) *runner {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(hard))
+	r := &runner{part: p, cancel: cancel, done: make(chan struct{})}
+	group.Go(func() error {
+		defer close(r.done)
+		err := p.run(ctx, hard)
+		switch {
+		case ctx.Err() != nil && errors.Is(err, net.ErrClosed): // the part before it took its listener along
+			return nil
+		case err != nil:
+			return fmt.Errorf("%s: %w", p.name, err)
+		case ctx.Err() == nil:
+			return fmt.Errorf("%s: ended by itself", p.name)
+		}
+		return nil
+	})
+	return r
+}
+
+// stopInOrder waits for a reason to stop, then stops the parts one by one.
+func (g *Gateway) stopInOrder(hard context.Context, runners []*runner) {
+	g.ready.Store(true)
+	g.logListening()
+	select {
+	case <-g.draining:
+		g.waitForCalls(hard)
+	case <-hard.Done():
+	}
+	g.beginDrain()
+	g.logger.Info("stopping")
+	for _, r := range runners {
+		r.cancel()
+		<-r.done
+		g.logger.Debug("part stopped", "part", r.name)
+	}
+	g.proxy.settings.Load().pool.transport.CloseIdleConnections()
+	g.logger.Info("stopped")
+}
+
+// Drain begins an orderly stop: /readyz answers 503, the Calls plugin is told
+// to go elsewhere, new participants are refused. When the last one has left, or
+// drain.timeout has passed, the parts stop and Run returns nil. It returns at
+// once and may be called more than once.
+func (g *Gateway) Drain() {
+	g.drain.Do(func() {
+		g.beginDrain()
+		close(g.draining)
+	})
+}
+
+func (g *Gateway) beginDrain() {
+	g.ready.Store(false)
+	if g.sfu != nil {
+		g.rtcd.Drain()
+		g.sfu.Drain()
+	}
+}
+
+// waitForCalls returns when no call is left, drain.timeout has passed, or hard
+// has ended.
+func (g *Gateway) waitForCalls(hard context.Context) {
+	if g.sfu == nil {
+		return
+	}
+	limit := g.config().Drain.Timeout
+	g.logger.Info("draining", "sessions", g.sfu.Count(), "timeout", limit)
+	late := time.NewTimer(limit)
+	defer late.Stop()
+	tick := time.NewTicker(callPoll)
+	defer tick.Stop()
+	for g.sfu.Count() > 0 {
+		select {
+		case <-hard.Done():
+			return
+		case <-late.C:
+			g.logger.Warn("drain timeout: ending calls", "sessions", g.sfu.Count())
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// endTunnels closes the WebSockets to Mattermost.
+func (g *Gateway) endTunnels(hard context.Context) {
+	g.proxy.tunnels.end(hard, g.config().Drain.WebsocketSpread)
+}
+
+func (g *Gateway) config() Config {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.cfg
+}
+
+func (g *Gateway) logListening() {
+	a := g.Addrs()
+	g.logger.Info("serving", "domain", g.config().Domain, "https", a.HTTPS, "http", a.HTTP, "udp", a.UDP,
+		"media_udp", a.MediaUDP, "media_tcp", a.MediaTCP, "api", a.API, "admin", a.Admin)
+}

@@ -1,0 +1,151 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Limits of every HTTP server we run. There is no total time limit for a
+// request or an answer: large files over slow links take as long as they take.
+const (
+	readHeaderTimeout = 10 * time.Second
+	keepAliveTimeout  = 120 * time.Second
+	maxHeaderBytes    = 64 << 10
+	stuckWrite        = 60 * time.Second // HTTP/2: not one byte taken by the client
+	silentPing        = 30 * time.Second // HTTP/2: silence after which the client is asked whether it lives
+	stopLimit         = 2 * time.Second  // for each step when there is no time to wait
+	requestLimit      = 30 * time.Second // for requests under way when we drain
+)
+
+// A site is an http.Server that ends completely: when run returns, no handler
+// is running.
+type site struct {
+	server *http.Server
+	abort  context.CancelFunc // cancels the context of every request
+	busy   crowd
+
+	// afterShutdown, if not nil, ends the connections that were hijacked. hard
+	// ends when there is no more time.
+	afterShutdown func(hard context.Context)
+}
+
+func newSite(h http.Handler, logger *slog.Logger) *site {
+	base, abort := context.WithCancel(context.Background())
+	s := &site{abort: abort}
+	s.server = &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s.busy.enter()
+			defer s.busy.leave()
+			h.ServeHTTP(w, r)
+		}),
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       keepAliveTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug), // strangers' handshakes and half requests
+		BaseContext:       func(net.Listener) context.Context { return base },
+		Protocols:         new(http.Protocols),
+		HTTP2:             &http.HTTP2Config{WriteByteTimeout: stuckWrite, SendPingTimeout: silentPing},
+	}
+	s.server.Protocols.SetHTTP1(true)
+	s.server.Protocols.SetHTTP2(true)
+	return s
+}
+
+// run serves ln until ctx ends, then lets requests finish: for requestLimit, or
+// stopLimit once hard has ended. It closes ln.
+func (s *site) run(ctx, hard context.Context, ln net.Listener) error {
+	served := make(chan error, 1)
+	go func() { served <- s.server.Serve(ln) }()
+	var failure error
+	select {
+	case failure = <-served:
+	case <-ctx.Done():
+	}
+	grace, cancel := graceful(hard, requestLimit)
+	defer cancel()
+	if s.server.Shutdown(grace) != nil {
+		_ = s.server.Close() // out of time: cut them
+	}
+	if s.afterShutdown != nil {
+		s.afterShutdown(hard)
+	}
+	rest, cancelRest := graceful(hard, stopLimit)
+	defer cancelRest()
+	if !s.busy.wait(rest) {
+		_ = s.server.Close()
+	}
+	s.abort()
+	last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
+	defer cancelLast()
+	if !s.busy.wait(last) {
+		failure = errors.Join(failure, errors.New("stop serving HTTP: requests are still running"))
+	}
+	if failure == nil {
+		failure = <-served
+	}
+	if failure != nil && !errors.Is(failure, http.ErrServerClosed) {
+		return fmt.Errorf("serve HTTP: %w", failure)
+	}
+	return nil
+}
+
+// graceful returns a context for an orderly end: it lasts limit, and no longer
+// than stopLimit after hard has ended.
+func graceful(hard context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(hard), limit)
+	stop := context.AfterFunc(hard, func() {
+		t := time.AfterFunc(stopLimit, cancel)
+		context.AfterFunc(ctx, func() { t.Stop() })
+	})
+	return ctx, func() { stop(); cancel() }
+}
+
+// A crowd counts those inside and lets somebody wait for them to leave. Unlike
+// a sync.WaitGroup it may be entered while somebody waits.
+type crowd struct {
+	mu    sync.Mutex // guards the following
+	n     int
+	empty chan struct{} // closed when n falls to 0; nil if nobody waits
+}
+
+func (c *crowd) enter() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n++
+}
+
+func (c *crowd) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n--
+	if c.n == 0 && c.empty != nil {
+		close(c.empty)
+		c.empty = nil
+	}
+}
+
+// wait reports whether all had left before ctx ended.
+func (c *crowd) wait(ctx context.Context) bool {
+	c.mu.Lock()
+	if c.n == 0 {
+		c.mu.Unlock()
+		return true
+	}
+	if c.empty == nil {
+		c.empty = make(chan struct{})
+	}
+	empty := c.empty
+	c.mu.Unlock()
+	select {
+	case <-empty:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

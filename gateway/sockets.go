@@ -1,0 +1,168 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"syscall"
+
+	"sallyport/sfu"
+)
+
+// turnBuffer is asked of the kernel for the UDP socket of TURN, in bytes; the
+// kernel grants at most net.core.rmem_max and wmem_max.
+const turnBuffer = 8 << 20
+
+// sockets is every socket we listen on. Those that are off are nil.
+type sockets struct {
+	https, http, api, admin net.Listener
+	udp                     *net.UDPConn
+	media                   *sfu.Sockets
+}
+
+// Addrs are the addresses that the listeners are bound to, as host:port; empty
+// for those that are off. MediaUDP and MediaTCP are the first of each.
+type Addrs struct {
+	HTTPS, HTTP, UDP, API, Admin, MediaUDP, MediaTCP string
+}
+
+// open opens everything that cfg asks for. After an error, close releases what
+// was opened.
+func (s *sockets) open(cfg Config) error {
+	var err error
+	if s.https, err = listenTCP("listen.https", cfg.Listen.HTTPS); err != nil {
+		return err
+	}
+	if cfg.Listen.HTTP != "" {
+		if s.http, err = listenTCP("listen.http", cfg.Listen.HTTP); err != nil {
+			return err
+		}
+	}
+	if cfg.Listen.UDP != "" && cfg.TURN.Enabled {
+		if s.udp, err = listenUDP("listen.udp", cfg.Listen.UDP); err != nil {
+			return err
+		}
+	}
+	if cfg.SFU.Mode == ModeRTCD {
+		if s.media, err = sfu.Listen(cfg.SFU.Config); err != nil {
+			return err
+		}
+		if s.api, err = listenTCP("sfu.api.listen", cfg.SFU.API.Listen); err != nil {
+			return err
+		}
+	}
+	s.admin, err = listenTCP("admin.listen", cfg.Admin.Listen)
+	return err
+}
+
+// close closes them all. Those that their part has closed already are no error.
+func (s *sockets) close() error {
+	var errs []error
+	for _, l := range []net.Listener{s.https, s.http, s.api, s.admin} {
+		if l != nil {
+			errs = append(errs, unlessClosed(l.Close()))
+		}
+	}
+	if s.udp != nil {
+		errs = append(errs, unlessClosed(s.udp.Close()))
+	}
+	if s.media != nil {
+		errs = append(errs, unlessClosed(s.media.Close()))
+	}
+	return errors.Join(errs...)
+}
+
+// unlessClosed is err, or nil if all that is wrong is that something was closed
+// before.
+func unlessClosed(err error) error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var errs []error
+		for _, e := range joined.Unwrap() {
+			errs = append(errs, unlessClosed(e))
+		}
+		return errors.Join(errs...)
+	}
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// Addrs returns the addresses as bound.
+func (g *Gateway) Addrs() Addrs {
+	s := &g.sockets
+	a := Addrs{HTTPS: addrOf(s.https), HTTP: addrOf(s.http), API: addrOf(s.api), Admin: addrOf(s.admin)}
+	if s.udp != nil {
+		a.UDP = s.udp.LocalAddr().String()
+	}
+	if s.media != nil {
+		if udp := s.media.Addresses(); len(udp) > 0 {
+			a.MediaUDP = udp[0].Local.String()
+		}
+		if tcp := s.media.TCPAddresses(); len(tcp) > 0 {
+			a.MediaTCP = tcp[0].Local.String()
+		}
+	}
+	return a
+}
+
+func addrOf(l net.Listener) string {
+	if l == nil {
+		return ""
+	}
+	return l.Addr().String()
+}
+
+// portOf is the TCP port of l, 0 if l is nil.
+func portOf(l net.Listener) int {
+	if l == nil {
+		return 0
+	}
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// httpsPort is the port that redirects name: the one that was asked for, or the
+// bound one if any would do.
+func httpsPort(cfg Config, l net.Listener) string {
+	if _, port, err := net.SplitHostPort(cfg.Listen.HTTPS); err == nil && port != "0" && port != "https" {
+		return port
+	}
+	return strconv.Itoa(portOf(l))
+}
+
+func listenTCP(key, addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, explainBind(key, addr, err)
+	}
+	return l, nil
+}
+
+func listenUDP(key, addr string) (*net.UDPConn, error) {
+	a, err := net.ResolveUDPAddr("udp", addr)
+	if err != nil {
+		return nil, explainBind(key, addr, err)
+	}
+	c, err := net.ListenUDP("udp", a)
+	if err != nil {
+		return nil, explainBind(key, addr, err)
+	}
+	_ = c.SetReadBuffer(turnBuffer) // best effort: the kernel grants what it allows
+	_ = c.SetWriteBuffer(turnBuffer)
+	return c, nil
+}
+
+// explainBind says which key cannot be satisfied, why, and what to do.
+func explainBind(key, addr string, err error) error {
+	advice := ""
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		advice = " (another process has this port: `ss -lntup` shows which; stop it or change " + key + ")"
+	case errors.Is(err, syscall.EACCES):
+		advice = " (ports below 1024 need the capability CAP_NET_BIND_SERVICE: `AmbientCapabilities=` in the systemd unit, or `setcap cap_net_bind_service=+ep` on the binary)"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		advice = " (no interface of this machine has that address)"
+	}
+	return fmt.Errorf("%s: open %q: %w%s", key, addr, err, advice)
+}

@@ -1,0 +1,67 @@
+package gateway
+
+import (
+	"slices"
+	"time"
+
+	"sallyport/gateway/admin"
+)
+
+// Status gathers what the gateway is doing. It may be called at any time.
+func (g *Gateway) Status() admin.Status {
+	cfg := g.config()
+	s := admin.Status{
+		Version: g.opts.Version.Number, Domain: cfg.Domain, Started: g.began,
+		State: g.state(), Listeners: g.listeners(), WebSockets: g.proxy.tunnels.count(),
+	}
+	c := g.certs.Status()
+	s.Certificate = admin.Certificate{
+		Source: c.Source, Names: slices.Concat(c.Names), Ready: c.Ready, Issuer: c.Issuer,
+		NotAfter: c.NotAfter, Error: c.LastError,
+	}
+	if !c.NotAfter.IsZero() {
+		s.Certificate.DaysLeft = int(time.Until(c.NotAfter).Hours() / 24)
+	}
+	for _, u := range g.proxy.settings.Load().pool.upstreams {
+		n := admin.Upstream{URL: u.url.String(), Up: !u.down.Load()}
+		if why := u.reason.Load(); why != nil && !n.Up {
+			n.Error = *why
+		}
+		s.Upstreams = append(s.Upstreams, n)
+	}
+	g.mediaStatus(&s)
+	return s
+}
+
+func (g *Gateway) state() string {
+	switch {
+	case g.ready.Load():
+		return admin.Serving
+	case isClosed(g.draining):
+		return admin.Draining
+	}
+	return admin.Starting
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+func (g *Gateway) listeners() []admin.Listener {
+	a := g.Addrs()
+	all := []admin.Listener{
+		{Key: "listen.https", Network: "tcp", Address: a.HTTPS},
+		{Key: "listen.http", Network: "tcp", Address: a.HTTP},
+		{Key: "listen.udp", Network: "udp", Address: a.UDP},
+		{Key: "sfu.udp", Network: "udp", Address: a.MediaUDP},
+		{Key: "sfu.tcp", Network: "tcp", Address: a.MediaTCP},
+		{Key: "sfu.api.listen", Network: "tcp", Address: a.API},
+		{Key: "admin.listen", Network: "tcp", Address: a.Admin},
+	}
+	return slices.DeleteFunc(all, func(l admin.Listener) bool { return l.Address == "" })
+}

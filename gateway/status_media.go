@@ -1,0 +1,20 @@
+package gateway
+
+import "sallyport/gateway/admin"
+
+// mediaStatus fills in what the SFU and TURN are doing.
+func (g *Gateway) mediaStatus(s *admin.Status) {
+	if g.sfu != nil {
+		st := g.sfu.Status()
+		s.Media = admin.Media{Enabled: true, Calls: len(st.Calls), Sessions: st.Sessions, Paths: map[string]int{}}
+		for _, c := range st.Calls {
+			for _, member := range c.Sessions {
+				path := member.Path
+				if path == "" {
+					path = "connecting"
+				}
+				s.Media.Paths[path]++
+			}
+		}
+	}
+}
