@@ -11,7 +11,7 @@
 
 export const PATHS = [
   { id: 'auto', name: 'Automatic', hint: 'the best one that works' },
-  { id: 'udp', name: 'UDP 8443', hint: 'straight to the media server', protocol: 'udp' },
+  { id: 'udp', name: 'UDP 8443', hint: 'straight and fastest', protocol: 'udp' },
   { id: 'tcp', name: 'TCP 8443', hint: 'when UDP is blocked', protocol: 'tcp' },
   { id: 'turn-udp', name: 'TURN/UDP 443', hint: 'only port 443 is open', relay: 'udp' },
   { id: 'turn-tcp', name: 'TURN/TCP 443', hint: '443, and no UDP at all', relay: 'tcp' },

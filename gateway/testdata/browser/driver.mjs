@@ -1,0 +1,65 @@
+// Drives Chromium for gateway/browser_test.go: one JSON command a line on
+// stdin, one JSON answer a line on stdout. It decides nothing by itself.
+//
+//   {"do": "open", "page": "a", "url": …, "dark": false, "width": 1280, "height": 800}
+//   {"do": "click" | "fill" | "press", "page": "a", "selector": …, "value": …}
+//   {"do": "eval", "page": "a", "value": "an expression"}
+//   {"do": "wait", "page": "a", "value": "an expression", "timeout": milliseconds}
+//   {"do": "screenshot", "page": "a", "value": "file.png"}
+//   {"do": "problems", "page": "a"}      errors the page has written to its console
+//   {"do": "close", "page": "a"}
+//
+//   {"value": …}  or  {"error": "…"}
+
+import { createInterface } from 'node:readline';
+import { chromium } from 'playwright-core';
+
+const { executablePath, args } = JSON.parse(process.argv[2]);
+const browser = await chromium.launch({ executablePath, args, headless: true });
+const pages = new Map(); // name → {context, page, problems}
+
+async function open({ page: name, url, dark, width, height }) {
+  const context = await browser.newContext({
+    ignoreHTTPSErrors: true,
+    colorScheme: dark ? 'dark' : 'light',
+    viewport: { width: width || 1280, height: height || 800 },
+    permissions: ['clipboard-write'],
+  });
+  const page = await context.newPage();
+  const problems = [];
+  page.on('pageerror', (error) => problems.push(String(error)));
+  page.on('console', (message) => {
+    if (['error', 'warning'].includes(message.type())) problems.push(`${message.type()}: ${message.text()}`);
+  });
+  pages.set(name, { context, page, problems });
+  await page.goto(url);
+}
+
+async function perform(command) {
+  if (command.do === 'open') return open(command);
+  const { context, page, problems } = pages.get(command.page);
+  const { selector, value, timeout } = command;
+  switch (command.do) {
+    case 'click': return page.click(selector, { timeout: timeout || 5000 });
+    case 'fill': return page.fill(selector, value);
+    case 'press': return page.keyboard.press(value);
+    case 'eval': return page.evaluate(value);
+    case 'wait': await page.waitForFunction(value, undefined, { timeout: timeout || 15000, polling: 50 }); return null;
+    case 'screenshot': await page.screenshot({ path: value }); return null;
+    case 'problems': return problems;
+    case 'close': await context.close(); pages.delete(command.page); return null;
+    default: throw new Error(`unknown command ${command.do}`);
+  }
+}
+
+process.stdout.write(`${JSON.stringify({ value: browser.version() })}\n`);
+for await (const line of createInterface({ input: process.stdin })) {
+  let answer;
+  try {
+    answer = { value: (await perform(JSON.parse(line))) ?? null };
+  } catch (error) {
+    answer = { error: String(error.message ?? error) };
+  }
+  process.stdout.write(`${JSON.stringify(answer)}\n`);
+}
+await browser.close();
