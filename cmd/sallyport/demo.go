@@ -23,6 +23,7 @@ import (
 
 	"sallyport/gateway"
 	"sallyport/gateway/demo"
+	"sallyport/sfu/rtcd"
 	"sallyport/turn"
 )
 
@@ -134,7 +135,7 @@ func (f demoFlags) config() (gateway.Config, error) {
 	c.SFU.UDP, c.SFU.TCP = joinPort(ip, f.media), joinPort(ip, f.media)
 	c.SFU.IPv6 = ip.Is6()
 	c.SFU.API.Listen = f.api
-	c.SFU.API.Clients = append(c.SFU.API.Clients, demoClientEntry())
+	c.SFU.API.Clients = []rtcd.Client{{ID: demoClient, KeyFile: demoKeyFile}}
 	c.SFU.API.Store = ""
 	c.Admin.Listen = f.admin
 	c.Drain.Timeout, c.Drain.WebsocketSpread = 0, 0
@@ -153,12 +154,7 @@ func (d *demonstration) Run(ctx context.Context) error {
 	})
 	gatewayCtx, stopGateway := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopGateway()
-	parts.Go(func() error {
-		if err := d.gateway.Run(gatewayCtx); err != nil {
-			return err
-		}
-		return nil
-	})
+	parts.Go(func() error { return d.gateway.Run(gatewayCtx) })
 	parts.Go(func() error { // the application first: it still has sessions to end
 		appCtx, stopApp := context.WithCancel(ctx)
 		defer stopApp()
@@ -179,8 +175,8 @@ func (d *demonstration) Run(ctx context.Context) error {
 // Drain ends the demo: nobody minds a demonstration that ends at once.
 func (d *demonstration) Drain() { close(d.stop) }
 
-// iceServers returns the three ways to the TURN server. They name an address
-// and not "localhost", which half of the browsers take for ::1 first.
+// iceServers returns the three ways to the TURN server. They name the address
+// and not "localhost", which a browser may take for ::1.
 func iceServers(a gateway.Addrs, secret []byte, user string) []demo.ICEServer {
 	name, password := turn.Credentials(secret, user, time.Now().Add(demoCredentialTTL))
 	return []demo.ICEServer{{
