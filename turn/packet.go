@@ -1,0 +1,66 @@
+package turn
+
+import (
+	"net/netip"
+	"sync"
+)
+
+// A packet is one datagram on its way through our queues. It comes from the
+// pool, has exactly one owner, and goes back with release.
+type packet struct {
+	n    int
+	data [maxDatagram + 1]byte // one more, to notice what was cut off
+
+	// From the wire to a shard:
+	source source  // whom it came from
+	client *client // the connection's; nil for UDP strangers
+
+	// Between relays and peers:
+	from  netip.AddrPort // a peer's address, if it came through a kernel socket
+	alias *alias         // the SFU's address, if it came from a landing
+	relay *relay         // the sender, on its way to a landing
+}
+
+// bytes returns the datagram; it is valid until release.
+func (p *packet) bytes() []byte { return p.data[:p.n] }
+
+var pool = sync.Pool{New: func() any { return new(packet) }}
+
+func newPacket() *packet { return pool.Get().(*packet) }
+
+// packetOf returns a packet with a copy of b, which must not exceed maxDatagram.
+func packetOf(b []byte) *packet {
+	p := newPacket()
+	p.n = copy(p.data[:maxDatagram], b)
+	return p
+}
+
+func (p *packet) release() {
+	p.n = 0
+	p.source, p.client = source{}, nil
+	p.from, p.alias, p.relay = netip.AddrPort{}, nil, nil
+	pool.Put(p)
+}
+
+// A queue holds packets between two goroutines. Its writers never wait.
+type queue chan *packet
+
+// push adds p; if the queue is full the oldest packet gives way, for late
+// media is worth less than fresh media. It returns how many were lost.
+func (q queue) push(p *packet) (lost int) {
+	for range 2 {
+		select {
+		case q <- p:
+			return lost
+		default:
+		}
+		select {
+		case old := <-q:
+			old.release()
+			lost++
+		default:
+		}
+	}
+	p.release() // other writers were faster twice
+	return lost + 1
+}

@@ -1,0 +1,257 @@
+package turn
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+const (
+	relayQueue = 128 // packets waiting for pion's goroutine of one allocation
+
+	// A token bucket holds a quarter of a second, but a key frame in any case.
+	bucketTime = 250 * time.Millisecond
+	bucketMin  = 16 << 10
+)
+
+// A relay is the packet connection pion/turn gets for one allocation. It knows
+// two ways out: to the SFU through its hairpin and, if relay_to names other
+// peers, through a kernel socket opened when first used. Everything else sent
+// to it is dropped and counted.
+//
+// Two goroutines use it, pion's read loop of the shard (WriteTo) and pion's
+// loop of the allocation (ReadFrom), and the SFU's writers.
+type relay struct {
+	hairpin  *Hairpin
+	peers    *peers
+	metrics  *metrics
+	flow     *flow                   // counters of the client's transport
+	up, down *rate.Limiter           // nil = unlimited
+	group    *sync.WaitGroup         // has one count until ReadFrom reported the end
+	closed   func()                  // called once, at Close
+	addr     *net.UDPAddr            // the relayed address; never modified
+	in       queue                   // towards the client
+	done     chan struct{}           //
+	once     sync.Once               // closing done
+	ended    sync.Once               // leaving group
+	named    []atomic.Pointer[alias] // per landing: the alias the client used last
+
+	from   net.UDPAddr // result of ReadFrom, valid until the next one
+	fromIP [16]byte
+
+	mu     sync.Mutex   // guards the following
+	kernel *net.UDPConn // nil until a peer other than the SFU was written to
+	shut   bool
+}
+
+// relayConfig is what a relay is made of.
+type relayConfig struct {
+	hairpin *Hairpin
+	peers   *peers
+	metrics *metrics
+	flow    *flow
+	bitrate int64 // bit/s each way, 0 = unlimited
+	group   *sync.WaitGroup
+	closed  func()
+}
+
+// newRelay makes a relay, registers its address and adds one to the group.
+// Whoever gets it closes it and reads it until the error, or abandons it.
+func newRelay(c relayConfig) (*relay, error) {
+	r := &relay{
+		hairpin: c.hairpin, peers: c.peers, metrics: c.metrics, flow: c.flow, group: c.group, closed: c.closed,
+		in: make(queue, relayQueue), done: make(chan struct{}),
+		named: make([]atomic.Pointer[alias], len(c.hairpin.landings)),
+	}
+	if c.bitrate > 0 {
+		bytes := float64(c.bitrate) / 8
+		burst := max(bucketMin, int(bytes*bucketTime.Seconds()))
+		r.up, r.down = rate.NewLimiter(rate.Limit(bytes), burst), rate.NewLimiter(rate.Limit(bytes), burst)
+	}
+	if err := c.hairpin.register(r); err != nil {
+		return nil, err
+	}
+	r.group.Add(1)
+	return r, nil
+}
+
+// WriteTo sends what the client wants relayed to a peer. It reports success
+// for what it drops: a peer that is not there would not be noticed either.
+func (r *relay) WriteTo(b []byte, to net.Addr) (int, error) {
+	peer := addrPort(to)
+	a := r.hairpin.aliases[peer]
+	if a != nil && !r.peers.sfu {
+		a = nil
+	}
+	switch {
+	case a == nil && !r.peers.allows(peer):
+		r.metrics.deniedSend.Inc()
+	case len(b) > maxDatagram:
+		r.metrics.drops.oversize.Inc()
+	case r.up != nil && !r.up.AllowN(time.Now(), len(b)):
+		r.metrics.drops.bitrate.Inc()
+	case a != nil:
+		r.toSFU(b, a)
+	default:
+		r.toKernel(b, peer)
+	}
+	return len(b), nil
+}
+
+func (r *relay) toSFU(b []byte, a *alias) {
+	l := a.landing
+	if last := &r.named[l.index]; last.Load() != a {
+		last.Store(a)
+	}
+	r.flow.up(len(b))
+	p := packetOf(b)
+	p.relay = r
+	if lost := l.in.push(p); lost > 0 {
+		r.metrics.drops.landing.Add(float64(lost))
+	}
+}
+
+// fromSFU takes what the SFU sends to the client. The client sees the address
+// it used itself: behind a NAT that is not the socket's.
+func (r *relay) fromSFU(b []byte, l *landing) {
+	if len(b) > maxDatagram {
+		r.metrics.drops.oversize.Inc()
+		return
+	}
+	p := packetOf(b)
+	if p.alias = r.named[l.index].Load(); p.alias == nil {
+		p.alias = l.first
+	}
+	r.deliver(p)
+}
+
+// deliver queues p for the client.
+func (r *relay) deliver(p *packet) {
+	if r.down != nil && !r.down.AllowN(time.Now(), p.n) {
+		r.metrics.drops.bitrate.Inc()
+		p.release()
+		return
+	}
+	if lost := r.in.push(p); lost > 0 {
+		r.metrics.drops.relay.Add(float64(lost))
+	}
+}
+
+// ReadFrom returns the next packet for the client. The address it returns is
+// valid until the next call.
+func (r *relay) ReadFrom(b []byte) (int, net.Addr, error) {
+	select {
+	case p := <-r.in:
+		n, from := copy(b, p.bytes()), r.source(p)
+		p.release()
+		r.flow.down(n)
+		return n, from, nil
+	case <-r.done:
+		r.ended.Do(r.group.Done)
+		return 0, nil, net.ErrClosed
+	}
+}
+
+func (r *relay) source(p *packet) *net.UDPAddr {
+	if p.alias != nil {
+		return p.alias.named
+	}
+	ip := p.from.Addr()
+	if ip.Is4() {
+		v4 := ip.As4()
+		r.from.IP = append(r.fromIP[:0], v4[:]...)
+	} else {
+		r.fromIP = ip.As16()
+		r.from.IP = r.fromIP[:]
+	}
+	r.from.Port = int(p.from.Port())
+	return &r.from
+}
+
+// toKernel sends to an outside peer, opening the socket if there is none yet.
+func (r *relay) toKernel(b []byte, peer netip.AddrPort) {
+	conn, err := r.socket(peer)
+	if err != nil {
+		r.metrics.drops.socket.Inc()
+		return
+	}
+	if _, err := conn.WriteToUDPAddrPort(b, peer); err != nil {
+		r.metrics.drops.socket.Inc()
+		return
+	}
+	r.flow.up(len(b))
+}
+
+func (r *relay) socket(peer netip.AddrPort) (*net.UDPConn, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.shut {
+		return nil, net.ErrClosed
+	}
+	if r.kernel != nil {
+		return r.kernel, nil
+	}
+	network := "udp6"
+	if peer.Addr().Is4() {
+		network = "udp4"
+	}
+	conn, err := net.ListenUDP(network, nil)
+	if err != nil {
+		return nil, err
+	}
+	r.kernel = conn
+	r.group.Go(func() { r.readKernel(conn) })
+	return conn, nil
+}
+
+// readKernel takes what outside peers send, until conn is closed. Anybody can
+// send to the socket: only those we relay to are heard.
+func (r *relay) readKernel(conn *net.UDPConn) {
+	for {
+		p := newPacket()
+		n, from, err := conn.ReadFromUDPAddrPort(p.data[:])
+		p.n, p.from = n, unmapped(from)
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			p.release()
+			return
+		case err != nil || n > maxDatagram || !r.peers.allows(p.from):
+			r.metrics.drops.socket.Inc()
+			p.release()
+		default:
+			r.deliver(p)
+		}
+	}
+}
+
+// Close frees the relayed address. pion calls it when the allocation ends.
+func (r *relay) Close() error {
+	r.once.Do(func() {
+		r.hairpin.unregister(r)
+		r.mu.Lock()
+		r.shut = true // before done: no socket is opened once ReadFrom has ended
+		if r.kernel != nil {
+			_ = r.kernel.Close()
+		}
+		r.mu.Unlock()
+		close(r.done)
+		r.closed()
+	})
+	return nil
+}
+
+// abandon closes a relay that nobody will ever read.
+func (r *relay) abandon() {
+	_ = r.Close()
+	r.ended.Do(r.group.Done)
+}
+
+func (r *relay) LocalAddr() net.Addr              { return r.addr }
+func (r *relay) SetDeadline(time.Time) error      { return nil }
+func (r *relay) SetReadDeadline(time.Time) error  { return nil }
+func (r *relay) SetWriteDeadline(time.Time) error { return nil }

@@ -1,0 +1,192 @@
+package turn
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pion/stun"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// defaultRealm is used when the configuration names none.
+const defaultRealm = "sallyport"
+
+// Config is the turn section of the configuration file. Everything in it
+// needs a restart to change; secrets are reloaded by SetSecrets.
+type Config struct {
+	// Enabled and the two file names are for who reads the configuration;
+	// this package gets the secrets themselves.
+	Enabled            bool   `koanf:"enabled"`
+	SecretFile         string `koanf:"secret_file"`
+	PreviousSecretFile string `koanf:"previous_secret_file"`
+
+	// Realm is what clients are told to authenticate for; empty means
+	// "sallyport". It is part of every challenge: keep it short.
+	Realm string `koanf:"realm"`
+
+	// RelayTo lists who clients may be relayed to: "sfu", "host:port" or
+	// "CIDR:port". Empty means nobody. Loopback, link-local, cloud metadata,
+	// multicast and IPv4 inside IPv6 are reached only through an entry with
+	// exactly that address and port.
+	RelayTo []string `koanf:"relay_to"`
+
+	MaxAllocations    int   `koanf:"max_allocations"`    // of all users; 0 = as many as there are addresses (64,512)
+	UserAllocations   int   `koanf:"user_allocations"`   // of one user; 0 = unlimited
+	AllocationBitrate int64 `koanf:"allocation_bitrate"` // bit/s in each direction; 0 = unlimited
+}
+
+// Options are what a Server needs beyond its configuration.
+type Options struct {
+	Logger  *slog.Logger          // nil = discard
+	Metrics prometheus.Registerer // nil = not registered
+
+	// Secrets are those credentials may have been minted with, the current one
+	// first. At least one, none empty.
+	Secrets [][]byte
+}
+
+// A Server is a TURN server. Its methods may be called from any goroutine.
+type Server struct {
+	realm     string
+	hairpin   *Hairpin
+	peers     *peers
+	quota     *quota
+	metrics   *metrics
+	log       *slog.Logger
+	bitrate   int64
+	lifetimes lifetimes
+	patience  time.Duration // with strangers
+	nonces    *nonces
+
+	challenges *challenges
+	relays     sync.WaitGroup
+
+	secrets  atomic.Pointer[[][]byte]
+	draining atomic.Bool
+	ids      atomic.Uint64 // of clients
+	live     [transports]atomic.Int64
+	streams  atomic.Int64
+}
+
+// lifetimes are the shortest and longest an allocation is granted.
+type lifetimes struct{ min, max time.Duration }
+
+func (l lifetimes) clamp(d time.Duration) time.Duration { return min(max(d, l.min), l.max) }
+
+// New returns a server whose allocations lead to h. It opens nothing and
+// starts nothing. h belongs to one server; the caller closes it after Run.
+func New(cfg Config, h *Hairpin, o Options) (*Server, error) {
+	allowed, err := newPeers(cfg.RelayTo)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSecrets(o.Secrets); err != nil {
+		return nil, err
+	}
+	if cfg.MaxAllocations < 0 || cfg.UserAllocations < 0 || cfg.AllocationBitrate < 0 {
+		return nil, errors.New("configure turn: a limit is negative")
+	}
+	m, err := newMetrics(o.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("register turn metrics: %w", err)
+	}
+	s := &Server{
+		realm: cfg.Realm, hairpin: h, peers: allowed, quota: newQuota(cfg.MaxAllocations, cfg.UserAllocations),
+		metrics: m, log: o.Logger, bitrate: cfg.AllocationBitrate,
+		lifetimes: lifetimes{minLifetime, maxLifetime}, patience: strangerTime,
+		nonces: newNonces(), challenges: newChallenges(),
+	}
+	if s.realm == "" {
+		s.realm = defaultRealm
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.SetSecrets(o.Secrets)
+	return s, nil
+}
+
+func checkSecrets(secrets [][]byte) error {
+	if len(secrets) == 0 || slices.ContainsFunc(secrets, func(s []byte) bool { return len(s) == 0 }) {
+		return errors.New("configure turn: secret is missing or empty")
+	}
+	return nil
+}
+
+// SetSecrets replaces the secrets, the current one first. Empty ones are left
+// out; if none remains the old ones stay. Living allocations keep the key they
+// were made with.
+func (s *Server) SetSecrets(secrets [][]byte) {
+	var next [][]byte
+	for _, secret := range secrets {
+		if len(secret) > 0 {
+			next = append(next, slices.Clone(secret))
+		}
+	}
+	if len(next) > 0 {
+		s.secrets.Store(&next)
+	}
+}
+
+// Drain refuses new allocations from now on (508) and leaves the living alone.
+func (s *Server) Drain() { s.draining.Store(true) }
+
+// Status is what a server is doing.
+type Status struct {
+	Allocations map[string]int `json:"allocations"` // living, by transport: udp, tcp, tls
+	Users       int            `json:"users"`       // who hold at least one
+	Connections int            `json:"connections"` // open, TCP and TLS
+	Draining    bool           `json:"draining"`
+}
+
+// Status returns a copy of the state of this moment.
+func (s *Server) Status() Status {
+	st := Status{Allocations: make(map[string]int), Connections: int(s.streams.Load()), Draining: s.draining.Load()}
+	for t := range transports {
+		st.Allocations[t.String()] = int(s.live[t].Load())
+	}
+	_, st.Users = s.quota.count()
+	return st
+}
+
+// newRelay makes the relay of a new allocation, or returns the error that
+// says why not. Quota and gauges are given back when the relay is closed.
+func (s *Server) newRelay(user string, via transport) (*relay, stun.ErrorCode) {
+	switch err := s.quota.acquire(user); {
+	case errors.Is(err, errUserQuota):
+		s.log.Info("user has too many allocations", "user", user)
+		return nil, stun.CodeAllocQuotaReached
+	case err != nil:
+		s.log.Warn("too many allocations")
+		return nil, stun.CodeInsufficientCapacity
+	}
+	r, err := newRelay(relayConfig{
+		hairpin: s.hairpin, peers: s.peers, metrics: s.metrics, flow: s.metrics.flows[via], bitrate: s.bitrate, group: &s.relays,
+		closed: func() {
+			s.quota.release(user)
+			s.metrics.allocations[via].Dec()
+			s.live[via].Add(-1)
+		},
+	})
+	if err != nil {
+		s.quota.release(user)
+		s.log.Warn("make relay", "err", err)
+		return nil, stun.CodeInsufficientCapacity
+	}
+	s.metrics.allocations[via].Inc()
+	s.live[via].Add(1)
+	return r, 0
+}
+
+// family returns the value of REQUESTED-ADDRESS-FAMILY we can serve.
+func (s *Server) family() byte {
+	if s.hairpin.ip.Is4() {
+		return familyIPv4
+	}
+	return familyIPv6
+}

@@ -1,0 +1,93 @@
+package turn
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// A sender takes bytes for a client. It never blocks for long and keeps
+// nothing of b. to matters to UDP sockets only.
+type sender interface {
+	send(b []byte, to netip.AddrPort)
+}
+
+// source is where a packet came from, the client's half of the 5-tuple and
+// the way back to it. It is comparable.
+type source struct {
+	via  sender
+	addr netip.AddrPort
+}
+
+func (s source) send(b []byte) { s.via.send(b, s.addr) }
+
+// readBackoff keeps a socket that fails again and again from taking a core.
+const readBackoff = 5 * time.Millisecond
+
+// A socket is one of the UDP sockets we serve.
+type socket struct {
+	conn net.PacketConn
+	fast addrPortConn // conn again if it can do without allocating, else nil
+}
+
+// addrPortConn is what *net.UDPConn offers beyond net.PacketConn.
+type addrPortConn interface {
+	ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
+	WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error)
+}
+
+func newSocket(conn net.PacketConn) *socket {
+	fast, _ := conn.(addrPortConn)
+	return &socket{conn: conn, fast: fast}
+}
+
+// send is best effort, like everything UDP.
+func (s *socket) send(b []byte, to netip.AddrPort) {
+	if s.fast != nil {
+		_, _ = s.fast.WriteToUDPAddrPort(b, to)
+		return
+	}
+	_, _ = s.conn.WriteTo(b, net.UDPAddrFromAddrPort(to))
+}
+
+func (s *socket) read(b []byte) (int, netip.AddrPort, error) {
+	if s.fast != nil {
+		n, from, err := s.fast.ReadFromUDPAddrPort(b)
+		return n, unmapped(from), err
+	}
+	n, from, err := s.conn.ReadFrom(b)
+	if err != nil {
+		return n, netip.AddrPort{}, err
+	}
+	return n, addrPort(from), nil
+}
+
+// run feeds what arrives to the shards until the socket is closed or ctx ends;
+// it closes the socket. A failing read is no reason to stop.
+func (s *socket) run(ctx context.Context, to *shards, m *metrics) {
+	stop := context.AfterFunc(ctx, func() { _ = s.conn.Close() })
+	defer stop()
+	for ctx.Err() == nil {
+		p := newPacket()
+		n, from, err := s.read(p.data[:])
+		p.n, p.source = n, source{via: s, addr: from}
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			p.release()
+			return
+		case err != nil:
+			p.release()
+			time.Sleep(readBackoff)
+		case n > maxDatagram:
+			m.drops.oversize.Inc()
+			p.release()
+		case !from.IsValid() || !looksLikeTURN(p.bytes()):
+			m.drops.malformed.Inc()
+			p.release()
+		default:
+			to.of(p.source).datagram(p)
+		}
+	}
+}
