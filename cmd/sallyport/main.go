@@ -23,6 +23,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"serve", "[-config FILE]", "run the gateway (the default)", serve},
+		{"demo", "", "run the gateway with a demo application, without any file", runDemo},
 		{"check", "[-config FILE]", "check the configuration and print what it amounts to", check},
 		{"status", "[-json] [-config FILE]", "print what the running gateway is doing", status},
 		{"turn-credentials", "-user NAME [-ttl 4h]", "mint TURN credentials from the configured secret", turnCredentials},

@@ -44,7 +44,6 @@ func operateOn(signals <-chan os.Signal, g runner, logger *slog.Logger, reload f
 				logger.Error("stopped by an error", "err", err)
 				return 1
 			}
-			logger.Info("stopped")
 			return 0
 		case s := <-signals:
 			switch {
@@ -52,11 +51,11 @@ func operateOn(signals <-chan os.Signal, g runner, logger *slog.Logger, reload f
 				reload()
 			case !stopping:
 				stopping = true
-				logger.Info("draining", "signal", s.String())
+				logger.Info("told to stop", "signal", s.String())
 				notifySystemd("STOPPING=1")
 				draining.Go(g.Drain)
 			default:
-				logger.Warn("stopping at once", "signal", s.String())
+				logger.Warn("told to stop at once", "signal", s.String())
 				stop()
 			}
 		}

@@ -58,6 +58,8 @@ func logWarnings(logger *slog.Logger, l loaded) {
 // change it applied, and those for which it would have to be restarted.
 type reloader interface {
 	Reload(gateway.Config) (applied, restart []string, err error)
+	// ReloadFailed counts a configuration that could not even be loaded.
+	ReloadFailed()
 }
 
 // reload reads the whole configuration again and applies what can be applied.
@@ -68,6 +70,7 @@ func reload(g reloader, logger *slog.Logger, name string) {
 		logger.Error("reload refused", "err", f.String())
 	}
 	if len(l.faults) > 0 {
+		g.ReloadFailed()
 		return
 	}
 	logWarnings(logger, l)

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sallyport/gateway"
+)
+
+// A fakeGateway runs until its context ends, or end is given something.
+type fakeGateway struct {
+	end     chan error
+	drained chan struct{}
+	failed  int
+	got     []gateway.Config
+	restart []string
+	err     error
+}
+
+func newFake() *fakeGateway {
+	return &fakeGateway{end: make(chan error), drained: make(chan struct{})}
+}
+
+func (f *fakeGateway) Run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-f.end:
+		return err
+	}
+}
+
+func (f *fakeGateway) Drain() { close(f.drained) }
+
+func (f *fakeGateway) ReloadFailed() { f.failed++ }
+
+func (f *fakeGateway) Reload(c gateway.Config) (applied, restart []string, err error) {
+	f.got = append(f.got, c)
+	return []string{"log.level"}, f.restart, f.err
+}
+
+func TestSignals(t *testing.T) {
+	const patience = 10 * time.Second
+	for _, test := range []struct {
+		name string
+		act  func(f *fakeGateway, signals chan<- os.Signal)
+		code int
+	}{
+		{"ends by itself", func(f *fakeGateway, _ chan<- os.Signal) { f.end <- nil }, 0},
+		{"fails", func(f *fakeGateway, _ chan<- os.Signal) { f.end <- errors.New("lost") }, 1},
+		{"SIGTERM drains", func(f *fakeGateway, signals chan<- os.Signal) {
+			signals <- syscall.SIGTERM
+			<-f.drained
+			f.end <- nil
+		}, 0},
+		{"a second SIGTERM does not wait", func(f *fakeGateway, signals chan<- os.Signal) {
+			signals <- syscall.SIGTERM
+			<-f.drained
+			signals <- syscall.SIGINT // nothing else ends this one
+		}, 0},
+		{"SIGHUP does not stop", func(f *fakeGateway, signals chan<- os.Signal) {
+			signals <- syscall.SIGHUP
+			signals <- syscall.SIGHUP
+			f.end <- nil
+		}, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := newFake()
+			signals := make(chan os.Signal)
+			reloads := 0
+			code := make(chan int)
+			go func() {
+				code <- operateOn(signals, f, slog.New(slog.DiscardHandler), func() { reloads++ })
+			}()
+			go test.act(f, signals)
+			select {
+			case got := <-code:
+				if got != test.code {
+					t.Errorf("exit code %d, want %d", got, test.code)
+				}
+			case <-time.After(patience):
+				t.Fatal("does not end")
+			}
+			if want := strings.Count(test.name, "SIGHUP") * 2; reloads != want {
+				t.Errorf("%d reloads, want %d", reloads, want)
+			}
+		})
+	}
+}
+
+func TestReload(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "c.yaml")
+	const good = "domain: chat.example.com\nturn: {enabled: false}\n"
+	for _, test := range []struct {
+		name, file string
+		restart    []string
+		err        error
+		calls      int
+		failed     int
+		log        string
+	}{
+		{"good", good, nil, nil, 1, 0, "level=INFO msg=\"configuration reloaded\" applied=log.level\n"},
+		{"restart", good, []string{"listen.https", "turn.realm"}, nil, 1, 0,
+			"level=INFO msg=\"configuration reloaded\" applied=log.level\nlevel=WARN msg=\"restart needed for: listen.https, turn.realm\"\n"},
+		{"refused by the gateway", good, nil, errors.New("read certificate"), 1, 0, "level=ERROR msg=\"reload refused\" err=\"read certificate\"\n"},
+		{"broken", "domain: chat.example.com\nturn: {enable: false}\nlog: {level: loud}\n", nil, nil, 0, 1,
+			"level=ERROR msg=\"reload refused\" err=\"c.yaml:2:8: turn: unknown key \\\"enable\\\" (did you mean \\\"enabled\\\"?)\"\n" +
+				"level=ERROR msg=\"reload refused\" err=\"c.yaml:3:14: log.level: \\\"loud\\\" is not one of debug, info, warn, error\"\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if err := os.WriteFile(name, []byte(test.file), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			f := newFake()
+			f.restart, f.err = test.restart, test.err
+			var log bytes.Buffer
+			logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{
+				ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+					if a.Key == slog.TimeKey {
+						return slog.Attr{}
+					}
+					return a
+				},
+			}))
+			reload(f, logger, name)
+			if len(f.got) != test.calls || f.failed != test.failed {
+				t.Errorf("%d reloads and %d failures, want %d and %d", len(f.got), f.failed, test.calls, test.failed)
+			}
+			got := strings.ReplaceAll(log.String(), filepath.Dir(name)+string(filepath.Separator), "")
+			if diff := cmp.Diff(test.log, got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestNewLogger(t *testing.T) {
+	var out bytes.Buffer
+	level := new(slog.LevelVar)
+	l := newLogger(&out, gateway.Log{Level: "warn", Format: "json"}, level)
+	l.Info("hidden")
+	l.Warn("shown")
+	level.Set(slog.LevelDebug)
+	l.Debug("shown later")
+	if got := out.String(); strings.Contains(got, "hidden") || strings.Count(got, "\n") != 2 || !strings.HasPrefix(got, `{"time":`) {
+		t.Errorf("logged %q", got)
+	}
+}
+
+func TestNotifySystemd(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "n")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	t.Setenv("NOTIFY_SOCKET", name)
+	notifySystemd("READY=1")
+	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 64)
+	n, err := conn.Read(b)
+	if err != nil || string(b[:n]) != "READY=1" {
+		t.Errorf("got %q, %v", b[:n], err)
+	}
+}
