@@ -19,14 +19,18 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 )
 
-// renewInterval is how often certificates are checked for renewal.
+// renewInterval is how often certificates are checked for renewal. It is also
+// how long before the time that the CA suggests (RFC 9773) they are renewed, so
+// a large value would not save work but renew all the time.
 const renewInterval = 10 * time.Minute
 
 // automatic obtains certificates by ACME, one per name, and renews them.
 //
-// certmagic keeps the storage, the cache and the protocol. The loop that tries
-// again after a failure is ours: it belongs to run, so that it ends with it, and
-// it does not wait a minute for a CA that was merely not reachable at start.
+// certmagic keeps the storage, the cache and the protocol, and renews. The loop
+// that tries again for a first certificate is ours: it belongs to run, so that it
+// ends with it, and it does not wait a minute for a CA that was merely not
+// reachable at start. A renewal that is under way when run returns ends soon
+// after.
 type automatic struct {
 	cfg     ACME
 	names   []string
@@ -175,7 +179,7 @@ func (a *automatic) start() *engine {
 	zlog := newZap(a.log)
 	e.cache = certmagic.NewCache(certmagic.CacheOptions{
 		GetConfigForCert:   func(certmagic.Certificate) (*certmagic.Config, error) { return e.magic, nil },
-		RenewCheckInterval: 365 * 24 * time.Hour, // we check ourselves, see renew
+		RenewCheckInterval: a.every,
 		Logger:             zlog,
 	})
 	cfg := certmagic.Config{
@@ -258,21 +262,11 @@ func backoff(failures int, err error) time.Duration {
 	return min(time.Second<<min(failures-1, 10), 5*time.Minute)
 }
 
-// renew checks again and again whether a certificate must be renewed. certmagic
-// would do so by itself, but in a context that outlives ours. What it has begun
-// ends soon after ctx does.
+// renew renews what was due when we started. From then on the cache looks after
+// its certificates every so often by itself.
 func (a *automatic) renew(ctx context.Context, e *engine) {
-	tick := time.NewTicker(a.every)
-	defer tick.Stop()
-	for {
-		if err := e.cache.RenewManagedCertificates(ctx); err != nil {
-			a.log.Error("cannot renew certificates", "err", err)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
+	if err := e.cache.RenewManagedCertificates(ctx); err != nil && ctx.Err() == nil {
+		a.log.Error("cannot renew certificates", "err", err)
 	}
 }
 

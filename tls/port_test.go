@@ -48,13 +48,15 @@ func TestEveryProtocolOnOnePort(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			before := r.metric("sallyport_demux_connections_total", tt.counted[0], tt.counted[1])
-			c := r.dial()
+			var c net.Conn
 			if tt.secure {
 				tc := r.dialTLS(tt.alpn...)
 				if got := tc.ConnectionState().NegotiatedProtocol; got != tt.chosen {
 					t.Errorf("negotiated %q, want %q", got, tt.chosen)
 				}
 				c = tc
+			} else {
+				c = r.dial()
 			}
 			if _, err := c.Write(tt.send); err != nil {
 				t.Fatal(err)

@@ -1,0 +1,107 @@
+package tls
+
+import (
+	"encoding/pem"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	"crypto/x509"
+
+	"github.com/letsencrypt/pebble/v2/ca"
+	"github.com/letsencrypt/pebble/v2/db"
+	"github.com/letsencrypt/pebble/v2/va"
+	"github.com/letsencrypt/pebble/v2/wfe"
+	"github.com/miekg/dns"
+)
+
+// A pebble is Let's Encrypt's test CA in this process. It reaches every host
+// name at 127.0.0.1, HTTP-01 at the first of its ports and TLS-ALPN-01 at the
+// second.
+type pebble struct {
+	config ACME           // how to use it, storage included
+	roots  *x509.CertPool // that verify what it issues
+	down   atomic.Bool    // drops every connection
+	orders atomic.Int64   // new orders it was asked for
+}
+
+type pebbleOptions struct {
+	httpPort, tlsPort int
+	lifetime          uint64 // of certificates, s; 0 is long
+}
+
+func startPebble(t *testing.T, o pebbleOptions) *pebble {
+	t.Helper()
+	t.Setenv("PEBBLE_VA_NOSLEEP", "1")
+	t.Setenv("PEBBLE_AUTHZREUSE", "0")
+	quiet := log.New(io.Discard, "", 0)
+	store := db.NewMemoryStore()
+	profiles := map[string]ca.Profile{
+		"default":    {Description: "what one gets"},
+		"shortlived": {Description: "for renewals", ValidityPeriod: o.lifetime},
+	}
+	authority := ca.New(quiet, store, "", "ecdsa", 0, 1, profiles)
+	validation := va.New(quiet, o.httpPort, o.tlsPort, true, startDNS(t), store)
+	front := wfe.New(quiet, store, validation, authority, []string{"ca.example.com"}, true, false, 0, 0)
+
+	p := &pebble{roots: x509.NewCertPool()}
+	p.roots.AddCert(authority.GetRootCert(0).Cert)
+	handler := front.Handler()
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p.down.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		if r.URL.Path == "/order-plz" {
+			p.orders.Add(1)
+		}
+		handler.ServeHTTP(w, r)
+	}))
+	server.Config.ErrorLog = quiet
+	server.StartTLS()
+	t.Cleanup(server.Close)
+
+	rootFile := filepath.Join(t.TempDir(), "directory-root.pem")
+	root := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(rootFile, root, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.config = ACME{
+		Email: "admin@example.com", CA: server.URL + "/dir", CARootFile: rootFile,
+		Storage: filepath.Join(t.TempDir(), "acme"),
+	}
+	return p
+}
+
+// startDNS serves 127.0.0.1 for every name and returns its address.
+func startDNS(t *testing.T) string {
+	t.Helper()
+	started := make(chan struct{})
+	s := &dns.Server{
+		Listener:          listen(t),
+		NotifyStartedFunc: func() { close(started) },
+		Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+			m := new(dns.Msg).SetReply(q)
+			if q.Question[0].Qtype == dns.TypeA {
+				m.Answer = []dns.RR{&dns.A{
+					Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET},
+					A:   net.IPv4(127, 0, 0, 1),
+				}}
+			}
+			_ = w.WriteMsg(m)
+		}),
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.ActivateAndServe() }()
+	<-started
+	t.Cleanup(func() {
+		_ = s.Shutdown()
+		<-done
+	})
+	return s.Listener.Addr().String()
+}
