@@ -48,12 +48,13 @@ func (b *binding) Voice(on bool) {
 	b.send(wire.TypeVAD, kind, nil)
 }
 
-// Closed implements sfu.Signal. If the participant has joined another call
-// under the same session ID, nothing is sent: the message names no call, and
-// the plugin would take the participant out of the new one.
+// Closed implements sfu.Signal. The SFU has forgotten the session by now. If
+// there is one of its ID all the same, the participant has left and joined
+// again meanwhile: then nothing is sent, because the plugin would take the
+// message for the new session and remove the participant.
 func (b *binding) Closed() {
 	b.closed.Do(func() {
-		if next := b.server.media.Session(b.member.Group, b.member.Session); next != nil && next.Member().Call != b.member.Call {
+		if b.server.media.Session(b.member.Group, b.member.Session) != nil {
 			return
 		}
 		b.deliver(wire.Envelope{Type: wire.TypeClose, Session: b.member.Session})

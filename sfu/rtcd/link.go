@@ -16,6 +16,8 @@ import (
 // maxID bounds the IDs that a client chooses, in bytes. Mattermost's have 26.
 const maxID = 128
 
+var errLongID = errors.New("an ID is too long")
+
 // handleWebSocket makes a request to /ws a connection and serves it until it
 // ends.
 func (s *Server) handleWebSocket(w http.ResponseWriter, r *http.Request) {
@@ -119,10 +121,10 @@ func (s *Server) dispatch(c *conn, frame []byte) {
 	}
 }
 
+// join creates a session that speaks through this connection.
 func (s *Server) join(c *conn, j wire.Join) {
-	log := c.log.With("call", j.Call, "session", j.Session)
-	if len(j.Call) > maxID || len(j.User) > maxID || len(j.Session) > maxID || len(j.Channel) > maxID {
-		c.log.Warn("join refused: an ID is too long")
+	if j.Session == "" || len(j.Session) > maxID {
+		c.log.Warn("join refused: no usable session ID", "bytes", len(j.Session))
 		return
 	}
 	m := sfu.Member{
@@ -130,15 +132,18 @@ func (s *Server) join(c *conn, j wire.Join) {
 		AV1: j.AV1, DCSignaling: j.DCSignaling, AV1Set: j.AV1Set, DCSet: j.DCSet,
 	}
 	b := s.bind(m, c)
-	err := s.media.Join(m, b)
+	err := errLongID
+	if max(len(j.Call), len(j.User), len(j.Channel)) <= maxID {
+		err = s.media.Join(m, b)
+	}
 	if err == nil {
-		log.Debug("joined", "user", j.User)
+		c.log.Debug("joined", "call", j.Call, "session", j.Session)
 		return
 	}
-	log.Warn("join refused", "err", err)
+	c.log.Warn("join refused", "session", j.Session, "err", err)
 	// The protocol has no answer to a join, so its user would wait for 15 s.
-	// A close ends that at once, but only where it cannot hit a living session.
-	if j.Session != "" && !errors.Is(err, sfu.ErrExists) && s.media.Session(c.client, j.Session) == nil {
+	// Closed ends that at once; it spares a living session of the same ID.
+	if !errors.Is(err, sfu.ErrExists) {
 		b.Closed()
 	}
 }
@@ -169,9 +174,10 @@ func (s *Server) rtc(c *conn, m wire.Message) {
 		}
 	case wire.KindSDP:
 		var d wire.Description
-		if d, err = wire.DecodeDescription(m.Data); err == nil {
-			sess.Describe(d)
+		if d, err = wire.DecodeDescription(m.Data); err != nil {
+			d = wire.Description{Type: "offer"} // unusable: if it is the first, the session ends at once
 		}
+		sess.Describe(d)
 	case wire.KindMute:
 		sess.Mute()
 	case wire.KindUnmute:
