@@ -12,26 +12,25 @@ import (
 	"sallyport/sfu/rtcd"
 )
 
-// release is the version, set by the linker (-X main.release=v1.2.3). Without it
+// What the linker is told (-X main.release=v1.2.3). Where it was told nothing,
 // the version control information in the binary has to do.
-var release string
+var release, commit, date string
 
 // build says what this binary was made of.
 func build() rtcd.Version {
-	v := rtcd.Version{Number: release}
-	info, _ := debug.ReadBuildInfo()
-	if info == nil {
-		info = &debug.BuildInfo{}
+	v := rtcd.Version{Number: cmp.Or(release, "devel"), Hash: commit, Date: date}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return v
 	}
 	for _, s := range info.Settings {
 		switch s.Key {
 		case "vcs.revision":
-			v.Hash = s.Value
+			v.Hash = cmp.Or(v.Hash, s.Value)
 		case "vcs.time":
-			v.Date = s.Value
+			v.Date = cmp.Or(v.Date, s.Value)
 		}
 	}
-	v.Number = cmp.Or(v.Number, "devel")
 	return v
 }
 

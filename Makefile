@@ -1,0 +1,68 @@
+# Sallyport. `make` alone prints the targets.
+
+GO        ?= go
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+COMMIT    ?= $(shell git rev-parse HEAD 2>/dev/null)
+DATE      ?= $(shell git log -1 --format=%cI 2>/dev/null)
+LDFLAGS   := -s -w -X main.release=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
+FUZZTIME  ?= 30s
+BENCHTIME ?= 1s
+PLATFORMS ?= linux/amd64 linux/arm64
+ARGS      ?=
+# The files of the end-to-end tests, and what they hold, as a pattern for go test -run.
+E2E_FILES  = $(wildcard gateway/gateway*_test.go gateway/e2e*_test.go gateway/browser*_test.go)
+E2E        = $(shell sed -n 's/^func \(Test[A-Za-z0-9_]*\)(t \*testing.T).*/\1/p' $(E2E_FILES) /dev/null | paste -sd'|')
+
+# Only the race detector needs C.
+export CGO_ENABLED = 0
+RACE = CGO_ENABLED=1 $(GO) test -race
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test check e2e bench fuzz load release clean
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/sallyport and bin/sallyload
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+run: build ## build, and run the demo: https://localhost:10443 (flags: make run ARGS='-port 11443')
+	bin/sallyport demo $(ARGS)
+
+# The end-to-end tests measure media in real time: they get the machine to
+# themselves, after everything else.
+test: ## install what the tests need, then run all of them: unit, race, end to end, browser
+	@.ci/tools
+	$(RACE) -p 2 -timeout 15m $$($(GO) list ./... | grep -v '/gateway$$')
+	$(RACE) -p 1 -timeout 20m ./gateway
+	@.ci/tools -report
+
+check: ## formatting, vet, staticcheck, the walls between packages, go.mod
+	@bad=$$(find . -name '*.go' -not -path '*/node_modules/*' -print0 | xargs -0 gofmt -l); \
+		if [ -n "$$bad" ]; then echo "not formatted:"; echo "$$bad"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) test -run 'Wall|Arrows' ./gateway
+	$(GO) mod tidy -diff
+
+e2e: ## the end-to-end tests of the gateway only
+	@.ci/tools
+	@test -n '$(E2E)' || { echo 'no end-to-end tests in: $(E2E_FILES)'; exit 1; }
+	$(RACE) -count 1 -timeout 20m -v -run '^($(E2E))$$' ./gateway
+	@.ci/tools -report
+
+bench: ## every benchmark (BENCHTIME=1s)
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -p 1 ./...
+
+fuzz: ## every fuzz target (FUZZTIME=30s for each)
+	GO='$(GO)' .ci/fuzz $(FUZZTIME)
+
+load: build ## bin/sallyload against a gateway that is started for it (flags: make load ARGS='-calls 8')
+	.ci/load $(ARGS)
+
+release: ## static binaries for each of PLATFORMS in dist/, with checksums
+	GO='$(GO)' LDFLAGS='$(LDFLAGS)' .ci/release '$(VERSION)' $(PLATFORMS)
+
+clean: ## remove what was built
+	rm -rf bin dist
