@@ -95,9 +95,7 @@ func (a attributes) peer(m *stun.Message) (addr netip.AddrPort, ok bool) {
 // own reader is not used: it reads past the end of a short value. The result
 // is never unmapped, for an IPv4 address in an IPv6 one is nobody's peer.
 func parseXORAddress(v []byte, m *stun.Message) (netip.AddrPort, bool) {
-	var mask [16]byte
-	binary.BigEndian.PutUint32(mask[:], magicCookie)
-	copy(mask[4:], m.TransactionID[:])
+	mask := xorMask(m)
 	if len(v) < 4 {
 		return netip.AddrPort{}, false
 	}
@@ -127,7 +125,25 @@ type xorAddress struct {
 }
 
 func (x xorAddress) AddTo(m *stun.Message) error {
-	return stun.XORMappedAddress{IP: x.addr.Addr().AsSlice(), Port: int(x.addr.Port())}.AddToAs(m, x.t)
+	ip := x.addr.Addr().AsSlice()
+	family := byte(familyIPv4)
+	if len(ip) > 4 {
+		family = familyIPv6
+	}
+	mask := xorMask(m)
+	for i := range ip {
+		ip[i] ^= mask[i]
+	}
+	v := binary.BigEndian.AppendUint16([]byte{0, family}, x.addr.Port()^magicCookie>>16)
+	m.Add(x.t, append(v, ip...))
+	return nil
+}
+
+// xorMask is what the addresses in m are XORed with.
+func xorMask(m *stun.Message) (mask [16]byte) {
+	binary.BigEndian.PutUint32(mask[:], magicCookie)
+	copy(mask[4:], m.TransactionID[:])
+	return mask
 }
 
 // attribute writes any other one.

@@ -56,7 +56,7 @@ func Probe(ctx context.Context, t ProbeTarget) (ProbeResult, error) {
 	res.Connect = time.Since(began)
 
 	c, err := turn.NewClient(&turn.ClientConfig{
-		Conn: newClientConn(conn, t.Network), TURNServerAddr: serverPlaceholder.String(),
+		Conn: newClientConn(conn, t.Network), TURNServerAddr: serverPlaceholder,
 		Username: t.Username, Password: t.Password, LoggerFactory: newPionLog(slog.New(slog.DiscardHandler)),
 	})
 	if err != nil {
@@ -93,7 +93,7 @@ func (t ProbeTarget) dial(ctx context.Context) (net.Conn, error) {
 // run does what Probe does once there is a client.
 func (res *ProbeResult) run(ctx context.Context, c *turn.Client, peer netip.AddrPort) error {
 	began := time.Now()
-	mapped, err := c.SendBindingRequestTo(serverPlaceholder)
+	mapped, err := c.SendBindingRequestTo(c.TURNServerAddr())
 	if err != nil {
 		return fmt.Errorf("ask for our address: %w", err)
 	}
@@ -140,26 +140,27 @@ func ping(ctx context.Context, relay net.PacketConn, peer netip.AddrPort) error 
 			return err
 		}
 		answer := stun.Message{Raw: buf[:n]}
-		if answer.Decode() == nil && answer.TransactionID == ask.TransactionID {
+		if answer.Decode() == nil && answer.TransactionID == ask.TransactionID && answer.Type.Class != stun.ClassRequest {
 			return nil
 		}
 	}
 	return ctx.Err()
 }
 
-// serverPlaceholder stands for the server in pion's client, which wants to
-// resolve an IPv4 address. The connection knows where it leads.
-var serverPlaceholder = &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 3478}
+// serverPlaceholder stands for the server in pion's client, which wants an
+// IPv4 address to resolve. The connection knows where it leads.
+const serverPlaceholder = "192.0.2.1:3478"
 
 // A clientConn is a connected socket or stream to a TURN server as the packet
 // connection pion's client wants.
 type clientConn struct {
 	net.Conn
-	framer *framer // nil for UDP
+	framer *framer      // nil for UDP
+	server *net.UDPAddr // serverPlaceholder
 }
 
 func newClientConn(conn net.Conn, network string) *clientConn {
-	c := &clientConn{Conn: conn}
+	c := &clientConn{Conn: conn, server: net.UDPAddrFromAddrPort(netip.MustParseAddrPort(serverPlaceholder))}
 	if network != "udp" {
 		c.framer = newFramer(conn)
 	}
@@ -169,10 +170,10 @@ func newClientConn(conn net.Conn, network string) *clientConn {
 func (c *clientConn) ReadFrom(b []byte) (int, net.Addr, error) {
 	if c.framer == nil {
 		n, err := c.Read(b)
-		return n, serverPlaceholder, err
+		return n, c.server, err
 	}
 	frame, err := c.framer.next(maxFrame)
-	return copy(b, frame), serverPlaceholder, err
+	return copy(b, frame), c.server, err
 }
 
 func (c *clientConn) WriteTo(b []byte, _ net.Addr) (int, error) { return c.Write(b) }

@@ -1,0 +1,433 @@
+package turn
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/pion/stun"
+)
+
+func TestBadCredentials(t *testing.T) {
+	good, password := Credentials([]byte(testSecret), "alice", time.Now().Add(time.Hour))
+	expired, expiredPassword := Credentials([]byte(testSecret), "alice", time.Now().Add(-time.Second))
+	bare := "alice"
+	for _, tc := range []struct{ name, username, password string }{
+		{"wrong password", good, "wrong"},
+		{"empty password", good, ""},
+		{"other user's password", strings.Replace(good, "alice", "bob", 1), password},
+		{"expired", expired, expiredPassword},
+		{"no expiry", bare, passwordOf([]byte(testSecret), bare)},
+		{"negative expiry", "-1:alice", passwordOf([]byte(testSecret), "-1:alice")},
+		{"empty", "", passwordOf([]byte(testSecret), "")},
+	} {
+		t.Run(strings.ReplaceAll(tc.name, " ", "_"), func(t *testing.T) {
+			eachTransport(t, nil, func(r *rig, transport string) {
+				tk := r.talk(transport, "")
+				tk.login(tc.username, tc.password)
+				m := tk.do(stun.MethodAllocate, requestUDP)
+				if codeOf(m) != stun.CodeUnauthorized || len(attr(m, stun.AttrNonce)) == 0 || len(attr(m, stun.AttrRealm)) == 0 {
+					t.Errorf("answer %v, want 401 with realm and nonce", m)
+				}
+				if r.total("allocations") != 0 {
+					t.Error("there is an allocation")
+				}
+			})
+		})
+	}
+}
+
+func TestUsernameSplitsAtFirstColon(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.UserAllocations = 1 })
+	for _, user := range []string{"a:b:c", "a", "ünï:cødé", ""} {
+		tk := r.talk("udp", "") // talk takes "" for nobody
+		tk.login(Credentials([]byte(testSecret), user, time.Now().Add(time.Hour)))
+		tk.allocate()
+	}
+	again := r.talk("udp", "")
+	again.login(Credentials([]byte(testSecret), "a:b:c", time.Now().Add(2*time.Hour)))
+	again.want(again.do(stun.MethodAllocate, requestUDP), stun.CodeAllocQuotaReached)
+}
+
+func TestOtherUser(t *testing.T) {
+	eachTransport(t, nil, func(r *rig, transport string) {
+		tk := r.talk(transport, "alice")
+		tk.allocate()
+		tk.want(tk.bind(0x4000, testNamed), 0)
+		mallory := &talker{rig: r, conn: tk.conn, packets: tk.packets}
+		mallory.login(Credentials([]byte(testSecret), "mallory", time.Now().Add(time.Hour)))
+		mallory.want(mallory.do(stun.MethodRefresh, lifetimeAttribute(0)), stun.CodeWrongCredentials)
+		mallory.want(mallory.permit(testNamed), stun.CodeWrongCredentials)
+		mallory.want(mallory.bind(0x4001, testNamed), stun.CodeWrongCredentials)
+		mallory.want(mallory.do(stun.MethodAllocate, requestUDP), stun.CodeAllocMismatch)
+		tk.want(tk.do(stun.MethodRefresh), 0)
+	})
+}
+
+func TestWithoutAllocation(t *testing.T) {
+	eachTransport(t, nil, func(r *rig, transport string) {
+		tk := r.talk(transport, "alice")
+		tk.want(tk.do(stun.MethodRefresh), stun.CodeAllocMismatch)
+		tk.want(tk.do(stun.MethodRefresh, lifetimeAttribute(0)), stun.CodeAllocMismatch)
+		tk.want(tk.permit(testNamed), stun.CodeAllocMismatch)
+		tk.want(tk.bind(0x4000, testNamed), stun.CodeAllocMismatch)
+	})
+}
+
+func TestAllocateIsRefused(t *testing.T) {
+	family := func(f byte) stun.Setter {
+		return attribute(stun.AttrRequestedAddressFamily, []byte{f, 0, 0, 0})
+	}
+	even := attribute(stun.AttrEvenPort, []byte{0x80})
+	token := attribute(stun.AttrReservationToken, make([]byte, 8))
+	for _, tc := range []struct {
+		name  string
+		attrs []stun.Setter
+		want  stun.ErrorCode
+	}{
+		{"no transport", nil, stun.CodeBadRequest},
+		{"short transport", []stun.Setter{attribute(stun.AttrRequestedTransport, []byte{17})}, stun.CodeBadRequest},
+		{"TCP", []stun.Setter{attribute(stun.AttrRequestedTransport, []byte{6, 0, 0, 0})}, stun.CodeUnsupportedTransProto},
+		{"SCTP", []stun.Setter{attribute(stun.AttrRequestedTransport, []byte{132, 0, 0, 0})}, stun.CodeUnsupportedTransProto},
+		{"IPv6", []stun.Setter{requestUDP, family(familyIPv6)}, stun.CodeAddrFamilyNotSupported},
+		{"no family", []stun.Setter{requestUDP, family(9)}, stun.CodeAddrFamilyNotSupported},
+		{"short family", []stun.Setter{requestUDP, attribute(stun.AttrRequestedAddressFamily, []byte{1})}, stun.CodeBadRequest},
+		{"even port", []stun.Setter{requestUDP, even}, stun.CodeInsufficientCapacity},
+		{"reservation", []stun.Setter{requestUDP, token}, stun.CodeInsufficientCapacity},
+		{"both", []stun.Setter{requestUDP, even, token}, stun.CodeBadRequest},
+		{"don't fragment", []stun.Setter{requestUDP, attribute(stun.AttrDontFragment, nil)}, stun.CodeUnknownAttribute},
+		{"unknown", []stun.Setter{requestUDP, attribute(0x7001, []byte{1})}, stun.CodeUnknownAttribute},
+		{"IPv4", []stun.Setter{requestUDP, family(familyIPv4)}, 0},
+	} {
+		t.Run(strings.ReplaceAll(tc.name, " ", "_"), func(t *testing.T) {
+			r := newRig(t, nil)
+			tk := r.talk("udp", "alice")
+			m := tk.do(stun.MethodAllocate, tc.attrs...)
+			tk.want(m, tc.want)
+			if tc.want != 0 && r.total("allocations") != 0 {
+				t.Error("refused, but there is an allocation")
+			}
+			if tc.name == "unknown" {
+				if diff := cmp.Diff([]byte{0x70, 0x01}, attr(m, stun.AttrUnknownAttributes)); diff != "" {
+					t.Errorf("UNKNOWN-ATTRIBUTES (-want +got):\n%s", diff)
+				}
+			}
+		})
+	}
+}
+
+func TestAllocateTwice(t *testing.T) {
+	eachTransport(t, nil, func(r *rig, transport string) {
+		tk := r.talk(transport, "alice")
+		m := tk.build(stun.MethodAllocate, requestUDP)
+		first := tk.ask(m)
+		tk.want(first, 0)
+		if second := tk.ask(m); !bytes.Equal(first.Raw, second.Raw) {
+			t.Errorf("retransmission answered %v, first time %v", second, first)
+		}
+		tk.want(tk.do(stun.MethodAllocate, requestUDP), stun.CodeAllocMismatch)
+		if n := r.total("allocations"); n != 1 {
+			t.Errorf("%v allocations", n)
+		}
+	})
+}
+
+func TestStaleNonce(t *testing.T) {
+	eachTransport(t, nil, func(r *rig, transport string) {
+		tk := r.talk(transport, "alice")
+		good := tk.nonce
+		elsewhere := r.server.nonces.issue(netip.MustParseAddrPort("192.0.2.1:1"), time.Now())
+		from := addrPort(tk.conn.LocalAddr())
+		old := r.server.nonces.issue(from, time.Now().Add(-nonceLifetime-time.Minute))
+		for _, nonce := range [][]byte{[]byte("x"), elsewhere, old, bytes.Repeat([]byte("A"), nonceLength)} {
+			tk.nonce = nonce
+			m := tk.do(stun.MethodAllocate, requestUDP)
+			tk.want(m, stun.CodeStaleNonce)
+			if len(attr(m, stun.AttrNonce)) == 0 {
+				t.Errorf("no new nonce for %q", nonce)
+			}
+		}
+		tk.nonce = good
+		tk.allocate()
+	})
+}
+
+func TestIncompleteCredentials(t *testing.T) {
+	r := newRig(t, nil)
+	tk := r.talk("tcp", "alice")
+	for name, attrs := range map[string][]stun.Setter{
+		"no nonce":    {stun.NewUsername(tk.username), stun.Realm(tk.realm)},
+		"no realm":    {stun.NewUsername(tk.username), stun.Nonce(tk.nonce)},
+		"no username": {stun.Realm(tk.realm), stun.Nonce(tk.nonce)},
+	} {
+		all := append([]stun.Setter{stun.TransactionID, stun.NewType(stun.MethodAllocate, stun.ClassRequest), requestUDP}, attrs...)
+		m := stun.MustBuild(append(all, stun.MessageIntegrity(tk.key))...)
+		if got := codeOf(tk.ask(m)); got != stun.CodeBadRequest {
+			t.Errorf("%s: %d, want 400", name, got)
+		}
+	}
+}
+
+// What follows MESSAGE-INTEGRITY is not signed and must not count.
+func TestAttributesAfterIntegrity(t *testing.T) {
+	eachTransport(t, nil, func(r *rig, transport string) {
+		tk := r.talk(transport, "alice")
+		signed := []stun.Setter{
+			stun.TransactionID, stun.NewType(stun.MethodAllocate, stun.ClassRequest), requestUDP,
+			stun.NewUsername(tk.username), stun.Realm(tk.realm), stun.Nonce(tk.nonce), stun.MessageIntegrity(tk.key),
+		}
+		m := stun.MustBuild(append(signed, attribute(stun.AttrEvenPort, []byte{0x80}), lifetimeAttribute(time.Hour),
+			attribute(0x7001, nil), stun.MessageIntegrity("another"))...)
+		answer := tk.ask(m)
+		tk.want(answer, 0)
+		if got, _ := attributes(answer.Attributes).lifetime(); got != minLifetime {
+			t.Errorf("lifetime %v taken from an unsigned attribute", got)
+		}
+		// The same for peers: only the signed one gets a permission.
+		m = stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodCreatePermission, stun.ClassRequest),
+			stun.NewUsername(tk.username), stun.Realm(tk.realm), stun.Nonce(tk.nonce), stun.MessageIntegrity(tk.key),
+			xorAddress{stun.AttrXORPeerAddress, testNamed})
+		tk.want(tk.ask(m), stun.CodeBadRequest)
+	})
+}
+
+// forbiddenPeers are where nobody may get through us; the second of each pair
+// says why.
+var forbiddenPeers = [][2]string{
+	{"127.0.0.1:22", "loopback"}, {"127.0.0.1:8065", "Mattermost"}, {"127.0.0.1:8045", "the API"}, {"127.0.0.1:9443", "admin"},
+	{"0.0.0.0:8443", "this host"}, {"10.0.0.1:8443", "private"}, {"172.17.0.1:8443", "Docker"}, {"192.168.1.1:80", "private"},
+	{"100.64.0.1:8443", "carrier NAT"}, {"169.254.169.254:80", "metadata"}, {"224.0.0.1:8443", "multicast"}, {"255.255.255.255:8443", "broadcast"},
+	{"203.0.113.7:8444", "the SFU's address, other port"}, {"203.0.113.5:8443", "the relay's own address"}, {"8.8.8.8:53", "anybody"},
+	{"[::1]:8443", "loopback"}, {"[::]:8443", "unspecified"}, {"[::ffff:127.0.0.1]:8443", "mapped"}, {"[::ffff:203.0.113.7]:8443", "the SFU, mapped"},
+	{"[::127.0.0.1]:8443", "compatible"}, {"[64:ff9b::7f00:1]:8443", "NAT64"}, {"[2002:7f00:1::]:8443", "6to4"}, {"[fe80::1]:8443", "link-local"},
+	{"[fd00:ec2::254]:80", "metadata"}, {"[2001:db8::1]:8443", "anybody"},
+}
+
+func TestForbiddenPeers(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	trap, err := net.ListenPacket("udp4", "127.0.0.1:0") // what must not be reached
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer trap.Close()
+	peers := [][2]string{{trap.LocalAddr().String(), "a socket of ours"}}
+	peers = append(peers, forbiddenPeers...)
+	eachTransport(t, nil, func(r *rig, transport string) {
+		tk := r.talk(transport, "alice")
+		tk.allocate()
+		tk.want(tk.permit(testNamed, testLocal), 0) // a permission for 127.0.0.1 exists now
+		tk.want(tk.bind(0x4000, testNamed), 0)
+		for _, p := range peers {
+			peer := netip.MustParseAddrPort(p[0])
+			if got := codeOf(tk.permit(peer)); got != stun.CodeForbidden {
+				r.Errorf("permission for %v (%s): %d, want 403", peer, p[1], got)
+			}
+			if got := codeOf(tk.permit(testNamed, peer)); got != stun.CodeForbidden {
+				r.Errorf("permission for %v beside the SFU: %d, want 403", peer, got)
+			}
+			if got := codeOf(tk.bind(0x4001, peer)); got != stun.CodeForbidden {
+				r.Errorf("channel to %v (%s): %d, want 403", peer, p[1], got)
+			}
+			tk.send(stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodSend, stun.ClassIndication),
+				xorAddress{stun.AttrXORPeerAddress, peer}, attribute(stun.AttrData, []byte("must not arrive"))).Raw)
+		}
+		frame := channelFrame(0x4000, []byte("may arrive"))
+		tk.send(frame)
+		if got := tk.receive(testWait); !bytes.HasPrefix(frame, got) || got == nil { // and everything before has been handled
+			r.Errorf("got %q, want our frame", got)
+		}
+		if got := r.total("denied_peers_total"); got != float64(4*len(peers)) {
+			r.Errorf("%v peers counted as denied, want %d", got, 4*len(peers))
+		}
+		if got := r.total("packets_total", "up"); got != 1 {
+			r.Errorf("%v packets went up, want 1", got)
+		}
+	})
+	_ = trap.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	if n, from, err := trap.ReadFrom(make([]byte, 100)); err == nil {
+		t.Errorf("%d bytes from %v reached a forbidden socket", n, from)
+	}
+}
+
+// inNamespace runs the calling test in a network namespace that has loopback
+// and no way out, and returns true inside: packets to forbidden addresses are
+// not sent into somebody's network even by a broken server.
+func inNamespace(t *testing.T) bool {
+	t.Helper()
+	const mark = "SALLYPORT_TEST_NAMESPACE"
+	if os.Getenv(mark) != "" {
+		return true
+	}
+	flags := "-n"
+	if os.Getuid() != 0 {
+		flags = "-rn"
+	}
+	if out, err := exec.Command("unshare", flags, "ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		t.Skipf("SKIPPED, NOT TESTED: no network namespace can be made here: %v: %s", err, out)
+	}
+	script := `ip link set lo up && exec "$0" "$@"`
+	cmd := exec.Command("unshare", flags, "sh", "-c", script, os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=60s")
+	cmd.Env = append(os.Environ(), mark+"=1")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("--- PASS: "+t.Name())) {
+		t.Errorf("in a namespace: %v\n%s", err, out)
+	}
+	return false
+}
+
+func TestChannels(t *testing.T) {
+	eachTransport(t, nil, func(r *rig, transport string) {
+		tk := r.talk(transport, "alice")
+		tk.allocate()
+		tk.want(tk.bind(0x3FFF, testNamed), stun.CodeBadRequest)
+		tk.want(tk.bind(0x7FFF, testNamed), stun.CodeBadRequest)
+		tk.want(tk.bind(0x4000, testNamed), 0)
+		tk.want(tk.bind(0x4000, testNamed), 0)                     // refresh
+		tk.want(tk.bind(0x4000, testAliased), stun.CodeBadRequest) // number taken
+		tk.want(tk.bind(0x4001, testNamed), stun.CodeBadRequest)   // peer taken
+		tk.want(tk.bind(0x4001, testAliased), 0)
+		tk.want(tk.do(stun.MethodChannelBind, xorAddress{stun.AttrXORPeerAddress, testNamed}), stun.CodeBadRequest)
+		tk.want(tk.do(stun.MethodCreatePermission), stun.CodeBadRequest)
+		tk.want(tk.do(stun.MethodCreatePermission, attribute(stun.AttrXORPeerAddress, nil)), stun.CodeBadRequest)
+
+		for _, number := range []uint16{0x4000, 0x4001} { // the way back has the label of the way there
+			for size := range 9 {
+				frame := channelFrame(number, bytes.Repeat([]byte{7}, size))
+				tk.send(frame)
+				got := tk.receive(testWait)
+				if transport != "udp" {
+					frame = frame[:channelHeader+size]
+				}
+				if size == 0 && got == nil {
+					t.Errorf("empty ChannelData is not relayed")
+				}
+				if !bytes.Equal(got[:min(len(got), channelHeader+size)], frame[:channelHeader+size]) {
+					t.Errorf("channel %x, %d bytes: got %x, want %x", number, size, got, frame)
+				}
+			}
+		}
+		tk.send(channelFrame(0x4002, []byte("unbound")))
+		eventually(t, testWait, "unbound channel counted", func() bool { return r.total("drops_total", "permission") == 1 })
+	})
+}
+
+func TestAllocationHoldsOnlySoMuch(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.RelayTo = []string{"192.0.2.0/24:9"} })
+	tk := r.talk("tcp", "alice")
+	tk.allocate()
+	peer := func(i int) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 9)
+	}
+	for i := range maxChannels {
+		tk.want(tk.bind(0x4000+uint16(i), peer(i)), 0)
+	}
+	tk.want(tk.bind(0x5000, peer(maxChannels)), stun.CodeInsufficientCapacity)
+	tk.want(tk.permit(peer(maxChannels)), stun.CodeInsufficientCapacity)
+	tk.want(tk.permit(peer(1)), 0)
+	var many []netip.AddrPort
+	for range 100 {
+		many = append(many, peer(1))
+	}
+	tk.want(tk.permit(many...), 0) // one permission
+}
+
+// UDP sources can be forged: what strangers get is short and rare.
+func TestUDPStrangersGetLittle(t *testing.T) {
+	r := newRig(t, nil)
+	tk := r.talk("udp", "")
+	ask := tk.build(stun.MethodAllocate)
+	if m := tk.ask(ask); len(m.Raw) > 80 {
+		t.Errorf("%d bytes answer to %d", len(m.Raw), len(ask.Raw))
+	}
+	const flood = 500
+	began := time.Now()
+	for range flood {
+		tk.send(ask.Raw)
+	}
+	answered := 0
+	for tk.receive(200*time.Millisecond) != nil {
+		answered++
+	}
+	limit := challengeBurst + int(challengeRate*(time.Since(began).Seconds()+1))
+	if answered == 0 || answered > limit {
+		t.Errorf("%d requests caused %d answers, want at most %d", flood, answered, limit)
+	}
+	if dropped := r.total("drops_total", "challenge"); dropped < flood-float64(limit)-strangerQueue {
+		t.Errorf("%v suppressed answers counted", dropped)
+	}
+	for _, transport := range []string{"tcp", "tls"} { // streams have proven where they are
+		tk := r.talk(transport, "")
+		for range 2 * challengeBurst {
+			tk.want(tk.do(stun.MethodAllocate, requestUDP), stun.CodeUnauthorized)
+		}
+	}
+}
+
+func TestBinding(t *testing.T) {
+	eachTransport(t, nil, func(r *rig, transport string) {
+		tk := r.talk(transport, "")
+		m := tk.ask(stun.MustBuild(stun.TransactionID, stun.BindingRequest))
+		addr, ok := parseXORAddress(attr(m, stun.AttrXORMappedAddress), m)
+		if !ok || addr != addrPort(tk.conn.LocalAddr()) {
+			t.Errorf("mapped address %v, want %v", addr, tk.conn.LocalAddr())
+		}
+		if m.Contains(stun.AttrFingerprint) {
+			t.Error("FINGERPRINT without being asked")
+		}
+	})
+}
+
+func TestMappedAddressInAllocate(t *testing.T) {
+	eachTransport(t, nil, func(r *rig, transport string) {
+		tk := r.talk(transport, "alice")
+		m := tk.do(stun.MethodAllocate, requestUDP)
+		tk.want(m, 0)
+		mapped, _ := parseXORAddress(attr(m, stun.AttrXORMappedAddress), m)
+		relayed, _ := parseXORAddress(attr(m, stun.AttrXORRelayedAddress), m)
+		if mapped != addrPort(tk.conn.LocalAddr()) || relayed.Addr() != testRelayIP || relayed.Port() < firstLabel {
+			t.Errorf("mapped %v, relayed %v", mapped, relayed)
+		}
+		if r.hairpin.find(relayed) == nil {
+			t.Error("relayed address is not registered")
+		}
+	})
+}
+
+func TestMalformedDatagramsGetNothing(t *testing.T) {
+	r := newRig(t, nil)
+	tk := r.talk("udp", "alice")
+	tk.allocate()
+	good := tk.build(stun.MethodRefresh).Raw
+	edit := func(f func(b []byte) []byte) []byte { return f(bytes.Clone(good)) }
+	bad := [][]byte{
+		{}, {0}, []byte("GET / HTTP/1.1\r\n\r\n"), make([]byte, 20), bytes.Repeat([]byte{0xFF}, 100),
+		good[:len(good)-1], good[:19], append(bytes.Clone(good), 0),
+		edit(func(b []byte) []byte { b[4] ^= 1; return b }),                                  // cookie
+		edit(func(b []byte) []byte { b[len(b)-1] ^= 1; return b }),                           // fingerprint
+		edit(func(b []byte) []byte { binary.BigEndian.PutUint16(b[2:], 0xFFEC); return b }),  // length
+		edit(func(b []byte) []byte { binary.BigEndian.PutUint16(b[22:], 0xFFFF); return b }), // attribute length
+		{0x40, 0, 0xFF, 0xFF, 1}, {0x40, 0, 0, 2, 1}, {0x00, 0x0A, 0, 0, 0x21, 0x12, 0xA4, 0x42}, //
+		stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodConnect, stun.ClassRequest)).Raw, // RFC 6062
+		stun.MustBuild(stun.TransactionID, stun.NewType(0x0FF, stun.ClassRequest)).Raw,              // no such method
+		stun.MustBuild(stun.TransactionID, stun.BindingSuccess).Raw,                                 // an answer
+		stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodSend, stun.ClassIndication)).Raw, // no peer
+		stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodData, stun.ClassIndication)).Raw, // ours to send
+		stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodSend, stun.ClassIndication), attribute(stun.AttrData, nil), attribute(stun.AttrXORPeerAddress, nil)).Raw,
+	}
+	for _, b := range bad {
+		tk.send(b)
+	}
+	tk.want(tk.do(stun.MethodRefresh), 0) // the first answer to anything
+	if got := r.total("drops_total", "malformed"); got != float64(len(bad)) {
+		t.Errorf("%v of %d counted", got, len(bad))
+	}
+}

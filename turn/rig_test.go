@@ -1,0 +1,458 @@
+package turn
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/netip"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/pion/stun"
+	"github.com/pion/turn/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+)
+
+const (
+	testSecret = "a secret shared with the plugin"
+	testWait   = 5 * time.Second // for anything that ought to happen at once
+)
+
+var (
+	testRelayIP = netip.MustParseAddr("203.0.113.5")
+	testNamed   = netip.MustParseAddrPort("203.0.113.7:8443") // the SFU as clients know it
+	testAliased = netip.MustParseAddrPort("198.51.100.7:8443")
+	testLocal   = netip.MustParseAddrPort("127.0.0.1:8443") // and as it is bound
+	transportsT = []string{"udp", "tcp", "tls"}
+)
+
+// A rig is a server on loopback with an SFU behind it that echoes.
+type rig struct {
+	*testing.T
+	server  *Server
+	hairpin *Hairpin
+	metrics *prometheus.Registry
+	addr    map[string]string // by transport
+	stop    func()            // ends Run and waits for it
+}
+
+// newRig starts a server; change may adapt its configuration, tune the server.
+func newRig(t *testing.T, change func(*Config), tune ...func(*Server)) *rig {
+	t.Helper()
+	cfg := Config{Enabled: true, Realm: "example.com", RelayTo: []string{"sfu"}, MaxAllocations: 1000, UserAllocations: 24}
+	if change != nil {
+		change(&cfg)
+	}
+	r := &rig{T: t, metrics: prometheus.NewRegistry(), addr: make(map[string]string)}
+	r.hairpin = NewHairpin(testRelayIP, []Alias{{testNamed, testLocal}, {testAliased, testLocal}, {testLocal, testLocal}})
+	var err error
+	r.server, err = New(cfg, r.hairpin, Options{Metrics: r.metrics, Secrets: [][]byte{[]byte(testSecret)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range tune {
+		f(r.server)
+	}
+	plain, secure := listen(t), listen(t)
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.addr["udp"], r.addr["tcp"], r.addr["tls"] = udp.LocalAddr().String(), plain.Addr().String(), secure.Addr().String()
+
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- r.server.Run(ctx, []net.Listener{plain, &tlsListener{secure, testCertificate(t)}}, []net.PacketConn{udp})
+	}()
+	sfu := make(chan struct{})
+	go func() {
+		defer close(sfu)
+		echo(r.hairpin.Conns()[0])
+	}()
+	stopped := false
+	r.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		case <-time.After(testWait):
+			buf := make([]byte, 1<<20)
+			t.Fatalf("Run does not end:\n%s", buf[:runtime.Stack(buf, true)])
+		}
+		_ = r.hairpin.Close()
+		<-sfu
+	}
+	t.Cleanup(r.stop)
+	return r
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ln
+}
+
+// echo answers STUN Binding requests and returns everything else to where it
+// came from.
+func echo(conn net.PacketConn) {
+	buf := make([]byte, 4096)
+	for {
+		n, from, err := conn.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		m := stun.Message{Raw: buf[:n]}
+		if stun.IsMessage(buf[:n]) && m.Decode() == nil && m.Type == stun.BindingRequest {
+			if m, err := stun.Build(&stun.Message{TransactionID: m.TransactionID}, stun.BindingSuccess, xorAddress{stun.AttrXORMappedAddress, addrPort(from)}); err == nil {
+				_, _ = conn.WriteTo(m.Raw, from)
+			}
+			continue
+		}
+		_, _ = conn.WriteTo(buf[:n], from)
+	}
+}
+
+// tlsListener accepts like the TLS port of the product.
+type tlsListener struct {
+	net.Listener
+	config *tls.Config
+}
+
+type tlsConn struct{ *tls.Conn }
+
+func (tlsConn) Secure() bool { return true }
+
+func (l *tlsListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return tlsConn{tls.Server(c, l.config)}, nil
+}
+
+func testCertificate(t *testing.T) *tls.Config {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"localhost"}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+}
+
+// dial connects to the server over a transport.
+func (r *rig) dial(transport string) net.Conn {
+	r.Helper()
+	conn, err := dialTransport(transport, r.addr[transport])
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func dialTransport(transport, addr string) (net.Conn, error) {
+	if transport == "tls" {
+		return tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true})
+	}
+	return net.Dial(transport, addr)
+}
+
+// eachTransport runs f over every transport, each with a server of its own.
+func eachTransport(t *testing.T, change func(*Config), f func(*rig, string)) {
+	for _, transport := range transportsT {
+		t.Run(transport, func(t *testing.T) { f(newRig(t, change), transport) })
+	}
+}
+
+// pionClient allocates with pion's client; the relay's Close frees it.
+func (r *rig) pionClient(transport, user string) net.PacketConn {
+	r.Helper()
+	username, password := Credentials([]byte(testSecret), user, time.Now().Add(time.Hour))
+	conn := r.dial(transport)
+	c, err := turn.NewClient(&turn.ClientConfig{
+		Conn: newClientConn(conn, transport), TURNServerAddr: serverPlaceholder,
+		Username: username, Password: password, LoggerFactory: newPionLog(r.server.log),
+	})
+	if err != nil {
+		r.Fatal(err)
+	}
+	if err := c.Listen(); err != nil {
+		r.Fatal(err)
+	}
+	relay, err := c.Allocate()
+	if err != nil {
+		r.Fatalf("allocate over %s: %v", transport, err)
+	}
+	r.Cleanup(func() {
+		_ = relay.Close()
+		c.Close()
+		_ = conn.Close()
+	})
+	return relay
+}
+
+// echoes sends n packets of a size through the relay and expects them back.
+func (r *rig) echoes(relay net.PacketConn, peer netip.AddrPort, n, size int) {
+	r.Helper()
+	buf := make([]byte, 2048)
+	for i := range n {
+		sent := make([]byte, size)
+		_, _ = rand.Read(sent)
+		if _, err := relay.WriteTo(sent, net.UDPAddrFromAddrPort(peer)); err != nil {
+			r.Fatalf("packet %d: %v", i, err)
+		}
+		if err := relay.SetReadDeadline(time.Now().Add(testWait)); err != nil {
+			r.Fatal(err)
+		}
+		got, from, err := relay.ReadFrom(buf)
+		if err != nil {
+			r.Fatalf("packet %d: %v", i, err)
+		}
+		if string(buf[:got]) != string(sent) || addrPort(from) != peer {
+			r.Fatalf("packet %d: got %d bytes from %v, want our %d from %v", i, got, from, size, peer)
+		}
+	}
+}
+
+// total returns the sum of a metric over all labels that match.
+func (r *rig) total(name string, labels ...string) float64 {
+	r.Helper()
+	families, err := r.metrics.Gather()
+	if err != nil {
+		r.Fatal(err)
+	}
+	var sum float64
+	for _, f := range families {
+		if f.GetName() != "sallyport_turn_"+name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			if matches(m, labels) {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
+// matches tells whether every wanted label value is among the metric's.
+func matches(m *dto.Metric, wanted []string) bool {
+	have := make(map[string]bool)
+	for _, l := range m.GetLabel() {
+		have[l.GetValue()] = true
+	}
+	for _, w := range wanted {
+		if !have[w] {
+			return false
+		}
+	}
+	return true
+}
+
+// eventually waits for cond.
+func eventually(t *testing.T, within time.Duration, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(within); !cond(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", within, what)
+		}
+	}
+}
+
+// A talker speaks STUN by hand.
+type talker struct {
+	*rig
+	conn               net.Conn
+	packets            *clientConn
+	username, password string
+	realm, nonce, key  []byte
+}
+
+// talk connects and, for a user name, learns realm and nonce.
+func (r *rig) talk(transport, user string) *talker {
+	r.Helper()
+	conn := r.dial(transport)
+	tk := &talker{rig: r, conn: conn, packets: newClientConn(conn, transport)}
+	if user != "" {
+		tk.login(Credentials([]byte(testSecret), user, time.Now().Add(time.Hour)))
+	}
+	return tk
+}
+
+func (tk *talker) login(username, password string) {
+	tk.Helper()
+	tk.username, tk.password, tk.key = username, password, nil
+	m := tk.do(stun.MethodAllocate, requestUDP)
+	tk.want(m, stun.CodeUnauthorized)
+	tk.realm, tk.nonce = attr(m, stun.AttrRealm), attr(m, stun.AttrNonce)
+	if string(tk.realm) != "example.com" || len(tk.nonce) == 0 {
+		tk.Fatalf("challenge has realm %q, nonce %q", tk.realm, tk.nonce)
+	}
+	tk.key = longTermKey(username, string(tk.realm), password)
+}
+
+var requestUDP = attribute(stun.AttrRequestedTransport, []byte{protocolUDP, 0, 0, 0})
+
+func attr(m *stun.Message, t stun.AttrType) []byte {
+	v, _ := m.Get(t)
+	return append([]byte(nil), v...)
+}
+
+// build makes a request, signed if the talker is logged in.
+func (tk *talker) build(method stun.Method, attrs ...stun.Setter) *stun.Message {
+	tk.Helper()
+	all := append([]stun.Setter{stun.TransactionID, stun.NewType(method, stun.ClassRequest)}, attrs...)
+	if tk.key != nil {
+		all = append(all, stun.NewUsername(tk.username), stun.Realm(tk.realm), stun.Nonce(tk.nonce), stun.MessageIntegrity(tk.key))
+	}
+	m, err := stun.Build(append(all, stun.Fingerprint)...)
+	if err != nil {
+		tk.Fatal(err)
+	}
+	return m
+}
+
+// do sends a request and returns its answer.
+func (tk *talker) do(method stun.Method, attrs ...stun.Setter) *stun.Message {
+	tk.Helper()
+	return tk.ask(tk.build(method, attrs...))
+}
+
+func (tk *talker) ask(m *stun.Message) *stun.Message {
+	tk.Helper()
+	tk.send(m.Raw)
+	answer := tk.answer(m.TransactionID, testWait)
+	if answer == nil {
+		tk.Fatalf("no answer to %v", m)
+	}
+	return answer
+}
+
+func (tk *talker) send(b []byte) {
+	tk.Helper()
+	if _, err := tk.conn.Write(b); err != nil {
+		tk.Fatal(err)
+	}
+}
+
+// answer waits for the answer to a transaction, nil if there is none.
+func (tk *talker) answer(id [12]byte, wait time.Duration) *stun.Message {
+	tk.Helper()
+	for end := time.Now().Add(wait); time.Now().Before(end); {
+		b := tk.receive(time.Until(end))
+		m := &stun.Message{Raw: b}
+		if b != nil && m.Decode() == nil && m.TransactionID == id {
+			return m
+		}
+	}
+	return nil
+}
+
+// receive returns the next frame, nil if there is none.
+func (tk *talker) receive(wait time.Duration) []byte {
+	tk.Helper()
+	_ = tk.conn.SetReadDeadline(time.Now().Add(wait))
+	buf := make([]byte, 4096)
+	n, _, err := tk.packets.ReadFrom(buf)
+	if err != nil {
+		return nil
+	}
+	return buf[:n]
+}
+
+// want checks the error code of an answer, 0 for success.
+func (tk *talker) want(m *stun.Message, code stun.ErrorCode) {
+	tk.Helper()
+	if got := codeOf(m); got != code {
+		tk.Fatalf("%v answered %d, want %d", m.Type.Method, got, code)
+	}
+	if tk.key != nil && code != stun.CodeUnauthorized && code != stun.CodeStaleNonce {
+		if err := stun.MessageIntegrity(tk.key).Check(m); err != nil {
+			tk.Fatalf("answer %v: %v", m, err)
+		}
+	}
+}
+
+func codeOf(m *stun.Message) stun.ErrorCode {
+	var code stun.ErrorCodeAttribute
+	if m.Type.Class == stun.ClassSuccessResponse || code.GetFrom(m) != nil {
+		return 0
+	}
+	return code.Code
+}
+
+func (tk *talker) allocate() {
+	tk.Helper()
+	tk.want(tk.do(stun.MethodAllocate, requestUDP), 0)
+}
+
+func (tk *talker) bind(number uint16, peer netip.AddrPort) *stun.Message {
+	tk.Helper()
+	return tk.do(stun.MethodChannelBind, attribute(stun.AttrChannelNumber, []byte{byte(number >> 8), byte(number), 0, 0}), xorAddress{stun.AttrXORPeerAddress, peer})
+}
+
+func (tk *talker) permit(peers ...netip.AddrPort) *stun.Message {
+	tk.Helper()
+	var attrs []stun.Setter
+	for _, p := range peers {
+		attrs = append(attrs, xorAddress{stun.AttrXORPeerAddress, p})
+	}
+	return tk.do(stun.MethodCreatePermission, attrs...)
+}
+
+// channelFrame returns ChannelData, padded.
+func channelFrame(number uint16, data []byte) []byte {
+	b := append([]byte{byte(number >> 8), byte(number), byte(len(data) >> 8), byte(len(data))}, data...)
+	return append(b, make([]byte, (4-len(b)%4)%4)...)
+}
+
+// settled fails unless the goroutines are back to what they were.
+func settled(t *testing.T, before int) {
+	t.Helper()
+	end := time.Now().Add(testWait)
+	for runtime.NumGoroutine() > before {
+		if time.Now().After(end) {
+			buf := make([]byte, 1<<20)
+			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// closedByServer waits until the server ends the connection.
+func closedByServer(conn net.Conn, wait time.Duration) error {
+	_ = conn.SetReadDeadline(time.Now().Add(wait))
+	_, err := io.Copy(io.Discard, conn)
+	var timeout net.Error
+	if e, ok := err.(net.Error); ok {
+		timeout = e
+	}
+	if timeout != nil && timeout.Timeout() {
+		return fmt.Errorf("still open after %v", wait)
+	}
+	return nil
+}
