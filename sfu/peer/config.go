@@ -23,7 +23,7 @@ type Config struct {
 
 	// Path forces the way of the media.
 	Path Path
-	// Port, if not 0, is the only port of the server's candidates to be used.
+	// Port, if not 0, is the only port of the server's that media goes to.
 	Port uint16
 	// ICEServers are the TURN servers of the TURN paths.
 	ICEServers []ICEServer

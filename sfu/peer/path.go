@@ -95,13 +95,19 @@ func turnPath(u string) Path {
 type filter struct {
 	path Path
 	port uint16 // 0 = any
+	none bool   // none at all
 }
+
+// ours returns the filter of the peer's own candidates. A server that knows them
+// finds the peer from a port the peer did not choose, so a peer that insists on
+// a port keeps them to itself and is found by its own checks.
+func (f filter) ours() filter { return filter{none: f.port != 0 && !f.path.relayed()} }
 
 // allows reports whether an SDP candidate attribute's value is on the path. A
 // relay reaches UDP candidates only (RFC 8656), as does the UDP path.
 func (f filter) allows(candidate string) bool {
 	fields := strings.Fields(strings.TrimPrefix(candidate, "candidate:"))
-	if len(fields) < 6 {
+	if len(fields) < 6 || f.none {
 		return false
 	}
 	if f.port != 0 && fields[5] != strconv.Itoa(int(f.port)) {
@@ -113,7 +119,7 @@ func (f filter) allows(candidate string) bool {
 
 // sdp removes from a description the candidates that are not allowed.
 func (f filter) sdp(description string) string {
-	if f.path == Auto && f.port == 0 {
+	if f == (filter{}) {
 		return description
 	}
 	var kept strings.Builder

@@ -69,6 +69,9 @@ func TestFilterAllows(t *testing.T) {
 		{filter{path: TURNTLS}, true, false},
 		{filter{port: 443}, false, true},
 		{filter{path: UDP, port: 443}, false, false},
+		{filter{path: UDP}.ours(), true, true},
+		{filter{path: TURNUDP, port: 443}.ours(), true, true},
+		{filter{path: UDP, port: 443}.ours(), false, false},
 	} {
 		if udp, tcp := x.filter.allows(udpCandidate), x.filter.allows(tcpCandidate); udp != x.udp || tcp != x.tcp {
 			t.Errorf("%+v allows udp %v and tcp %v, want %v and %v", x.filter, udp, tcp, x.udp, x.tcp)

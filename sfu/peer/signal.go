@@ -155,7 +155,7 @@ func (p *Peer) apply(t webrtc.SDPType, sdp string) error {
 // describeUs sends a description of ours the way the session has chosen. The
 // first one always travels over the link, as there is no channel yet.
 func (p *Peer) describeUs(d webrtc.SessionDescription) error {
-	ours := wire.Description{Type: d.Type.String(), SDP: d.SDP}
+	ours := wire.Description{Type: d.Type.String(), SDP: p.filter().ours().sdp(d.SDP)}
 	if p.config.DCSignaling && p.dc.ReadyState() == webrtc.DataChannelStateOpen {
 		return p.say(wire.ChannelMessage{Type: wire.ChannelSDP, SDP: ours})
 	}
@@ -209,6 +209,10 @@ func (p *Peer) addCandidate(c wire.Candidate) error {
 func (p *Peer) trickle(c wire.Candidate) {
 	p.mu.Lock()
 	p.local++
+	if !p.filter().ours().allows(c.Candidate) {
+		p.mu.Unlock()
+		return
+	}
 	wait := !p.offered
 	if wait {
 		p.gathered = append(p.gathered, c)

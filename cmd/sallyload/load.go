@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sallyport/sfu/peer"
+)
+
+const (
+	joinAtOnce   = 64                     // joins under way
+	publishTime  = 30 * time.Second       // for one participant's tracks
+	leaveTime    = 5 * time.Second        // for everyone to leave
+	inFlight     = 500 * time.Millisecond // for the last packets to arrive
+	pollInterval = 50 * time.Millisecond
+)
+
+// A load is one run: its participants and what is known of them.
+type load struct {
+	options
+	stderr io.Writer
+	window peer.Window
+	mux    *peer.Mux
+
+	phase          atomic.Pointer[string]
+	joined, failed atomic.Int64
+
+	mu     sync.Mutex     // guards the following
+	rooms  [][]*peer.Peer // by call
+	errors map[string]int // why joins failed
+}
+
+// run does it all. The error means that nothing could be measured; failed joins
+// are in the report.
+func (l *load) run(ctx context.Context) (*Report, error) {
+	idle, err := readProcesses(l.pids)
+	if err != nil {
+		return nil, err
+	}
+	mux, err := peer.DialMux(ctx, l.link)
+	if err != nil {
+		return nil, err
+	}
+	defer mux.Close()
+	l.mux, l.errors = mux, map[string]int{}
+	l.rooms = make([][]*peer.Peer, l.calls)
+	defer l.leave()
+	stop := l.showProgress()
+	defer stop()
+
+	l.setPhase("joining")
+	l.join(ctx)
+	l.setPhase("waiting for tracks")
+	want := l.calls * l.published() * (l.users - 1)
+	l.poll(ctx, l.settle, func() bool { return l.tracks() >= want })
+	l.setPhase("warming up")
+	sleep(ctx, l.warm)
+	l.setPhase("measuring")
+	m, err := l.measure(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m.idle, m.wanted = idle, want
+	return l.report(m), nil
+}
+
+// join lets everyone in, one every ramp, call by call.
+func (l *load) join(ctx context.Context) {
+	var everyone sync.WaitGroup
+	slots := make(chan struct{}, joinAtOnce)
+	for call := range l.rooms {
+		id := peer.NewID()
+		for i := range l.users {
+			select {
+			case slots <- struct{}{}:
+			case <-ctx.Done():
+				everyone.Wait()
+				return
+			}
+			everyone.Go(func() {
+				defer func() { <-slots }()
+				if err := l.enter(ctx, call, i, id); err != nil && ctx.Err() == nil {
+					l.fail(err)
+				}
+			})
+			sleep(ctx, l.ramp)
+		}
+	}
+	everyone.Wait()
+}
+
+// enter joins participant i of a call and publishes what it has to.
+func (l *load) enter(ctx context.Context, call, i int, id string) error {
+	p, err := peer.Join(ctx, l.mux, peer.Config{
+		Call: id, Channel: id, Path: l.path, Port: l.port, ICEServers: l.servers,
+		DCSignaling: l.channel, Feedback: l.feedback, Window: &l.window,
+	})
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.rooms[call] = append(l.rooms[call], p)
+	l.mu.Unlock()
+	l.joined.Add(1)
+	ctx, cancel := context.WithTimeout(ctx, publishTime)
+	defer cancel()
+	video := peer.Video{Bitrate: l.videoBitrate, FPS: 20}
+	if l.speaks(i) {
+		err = p.Unmute(ctx)
+	}
+	if err == nil && l.shares(i) {
+		err = p.ShareScreen(ctx, video)
+	}
+	if err == nil && l.films(i) {
+		err = p.CameraOn(ctx, video)
+	}
+	if err != nil {
+		l.joined.Add(-1)
+	}
+	return err
+}
+
+func (l *load) fail(err error) {
+	l.failed.Add(1)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.errors) < 10 { // the report stays short
+		l.errors[reason(err)]++
+	}
+}
+
+// tracks returns the number of live tracks that participants receive.
+func (l *load) tracks() int {
+	n := 0
+	l.each(func(_ int, p *peer.Peer) {
+		for _, t := range p.Tracks() {
+			if !t.Ended() {
+				n++
+			}
+		}
+	})
+	return n
+}
+
+// each calls f for every participant, with the size of its call.
+func (l *load) each(f func(size int, p *peer.Peer)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, call := range l.rooms {
+		for _, p := range call {
+			f(len(call), p)
+		}
+	}
+}
+
+// A measurement is what one run yielded besides the participants' counters.
+type measurement struct {
+	wanted              int // tracks
+	idle, before, after []process
+	self                [2]process
+	took                time.Duration
+}
+
+// measure opens the window for the duration or until ctx ends.
+func (l *load) measure(ctx context.Context) (m measurement, err error) {
+	if m.before, err = readProcesses(l.pids); err != nil {
+		return m, err
+	}
+	m.self[0] = readSelf()
+	began := time.Now()
+	l.window.Open()
+	sleep(ctx, l.duration)
+	l.window.Close()
+	m.took = time.Since(began)
+	m.self[1] = readSelf()
+	if m.after, err = readProcesses(l.pids); err != nil {
+		return m, err
+	}
+	l.setPhase("collecting")
+	// An interrupt must not turn packets on their way into loss.
+	l.poll(context.WithoutCancel(ctx), inFlight, func() bool {
+		sent, received := l.packets()
+		return received >= sent
+	})
+	return m, nil
+}
+
+// packets returns how many measured packets should have arrived and have.
+func (l *load) packets() (expected, received uint64) {
+	l.each(func(size int, p *peer.Peer) {
+		for _, kind := range kinds {
+			expected += p.Sent(kind).Measured * uint64(size-1)
+		}
+		for _, t := range p.Tracks() {
+			received += t.Stats().Measured
+		}
+	})
+	return expected, received
+}
+
+// leave takes everyone out at once.
+func (l *load) leave() {
+	l.setPhase("leaving")
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+	defer cancel()
+	var everyone sync.WaitGroup
+	l.each(func(_ int, p *peer.Peer) {
+		everyone.Go(func() { _ = p.Leave(ctx) })
+	})
+	everyone.Wait()
+}
+
+// poll waits until met holds, at most for the given time.
+func (l *load) poll(ctx context.Context, at time.Duration, met func() bool) {
+	ctx, cancel := context.WithTimeout(ctx, at)
+	defer cancel()
+	for ctx.Err() == nil && !met() {
+		sleep(ctx, pollInterval)
+	}
+}
+
+// sleep waits for d or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+func (l *load) setPhase(name string) { l.phase.Store(&name) }
+
+// status is the progress line.
+func (l *load) status() string {
+	phase := l.phase.Load()
+	if phase == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s: %d of %d joined, %d failed, %d tracks", *phase,
+		l.joined.Load(), l.calls*l.users, l.failed.Load(), l.tracks())
+}

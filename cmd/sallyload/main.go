@@ -1,0 +1,67 @@
+// Command sallyload fills an rtcd-compatible SFU with calls and says what came
+// of it. It plays the Calls plugin and the participants, and speaks the wire
+// protocol only, so that the same load runs against any server of that
+// protocol.
+//
+//	sallyload -calls 20 -users 8 -unmuted 2 -pid "$(pidof sallyport)"
+//	sallyload -path turn-tls -turn 'turns:chat.example.com:443?transport=tcp' -turn-secret-file secret
+//
+// It joins everyone, waits until every expected track has arrived, lets the
+// server settle for -warm, measures for -duration and prints one JSON object:
+// joins, tracks, packets and loss, one-way latency and jitter, the paths in
+// use, and the processor time and memory of the processes given by -pid. The
+// latency is true as long as all participants run in this one process, which
+// they do.
+//
+// A terminal on standard error gets a progress line. An interrupt ends the run
+// early and still prints what was measured. The exit status is 1 if a
+// participant could not join, 2 for wrong usage.
+//
+// For a TURN/TLS server with a private certificate set SSL_CERT_FILE to it.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is the whole command and returns its exit status.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	o, err := parse(args, stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "sallyload:", err)
+		return 2
+	}
+	l := &load{options: o, stderr: stderr}
+	report, err := l.run(ctx)
+	if err != nil {
+		fmt.Fprintln(stderr, "sallyload:", err)
+		return 1
+	}
+	out := json.NewEncoder(stdout)
+	out.SetIndent("", "  ")
+	if err := out.Encode(report); err != nil {
+		fmt.Fprintln(stderr, "sallyload: print report:", err)
+		return 1
+	}
+	if report.Joins.Failed > 0 {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// clockTicks is the unit of processor time in /proc, which Linux has fixed at
+// 100 a second for all programs to see (USER_HZ).
+const clockTicks = 100
+
+// A process is what /proc says of one at one moment.
+type process struct {
+	pid    int
+	cpu    time.Duration // user and system
+	memory uint64        // resident, bytes
+}
+
+// readProcesses reads all of them; a missing one is an error.
+func readProcesses(pids []int) ([]process, error) {
+	var all []process
+	for _, pid := range pids {
+		p, err := readProcess(pid)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+func readProcess(pid int) (process, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return process{}, fmt.Errorf("read process %d: %w", pid, err)
+	}
+	return parseStat(pid, b)
+}
+
+// parseStat reads proc(5) /proc/pid/stat. Its second field, the program's name,
+// may hold blanks and parentheses, so counting begins after the last one.
+func parseStat(pid int, b []byte) (process, error) {
+	end := bytes.LastIndexByte(b, ')')
+	fields := strings.Fields(string(b[end+1:]))
+	if end < 0 || len(fields) < 22 {
+		return process{}, fmt.Errorf("read process %d: unknown format", pid)
+	}
+	var numbers [3]uint64
+	for i, field := range []int{11, 12, 21} { // utime, stime, rss
+		n, err := strconv.ParseUint(fields[field], 10, 64)
+		if err != nil {
+			return process{}, fmt.Errorf("read process %d: %w", pid, err)
+		}
+		numbers[i] = n
+	}
+	return process{
+		pid: pid, memory: numbers[2] * uint64(os.Getpagesize()),
+		cpu: time.Duration(numbers[0]+numbers[1]) * time.Second / clockTicks,
+	}, nil
+}
+
+// readSelf reads this process; zero where there is no /proc.
+func readSelf() process {
+	p, err := readProcess(os.Getpid())
+	if err != nil {
+		return process{}
+	}
+	return p
+}
