@@ -28,7 +28,12 @@ func (s *Session) open(d *webrtc.DataChannel) {
 			s.log.Debug("decode data channel message", "err", err)
 			return
 		}
-		s.postWait(func() { s.message(msg) })
+		s.postWait(func() {
+			if s.channel == nil { // the message has overtaken the news that the channel is open
+				s.activate(d)
+			}
+			s.message(msg)
+		})
 	})
 }
 
@@ -49,9 +54,6 @@ func (s *Session) activate(d *webrtc.DataChannel) {
 
 // message handles one message of the data channel (rtcd protocol §4.5).
 func (s *Session) message(m wire.ChannelMessage) {
-	if s.channel == nil {
-		return
-	}
 	met, group := s.server.metrics, s.member.Group
 	switch m.Type {
 	case wire.ChannelPing:

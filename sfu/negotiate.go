@@ -62,7 +62,7 @@ type negotiation struct {
 	offer   *wire.Description // ours, not answered yet
 	sentAt  time.Time         // zero = not sent yet
 	sendAt  time.Time         // when to send it, or to send it again
-	mapSent time.Time
+	mapSent time.Time         // when the map for that was sent; zero = not yet
 
 	early []wire.Description // offers that came before the data channel opened
 }
@@ -173,10 +173,10 @@ func (s *Session) addDown(u *up) error {
 // send sends the media map and our offer, for the first time or again. With
 // signaling on another road the map gets a head start.
 func (s *Session) send(now time.Time) {
-	if s.mapSent.IsZero() || !s.sentAt.IsZero() {
+	if s.mapSent.IsZero() {
 		s.sendMap()
 		s.mapSent = now
-		if !s.member.DCSignaling && s.sentAt.IsZero() {
+		if !s.member.DCSignaling {
 			s.sendAt = now.Add(headStart)
 			return
 		}
@@ -189,7 +189,7 @@ func (s *Session) send(now time.Time) {
 		s.server.metrics.errors.WithLabelValues(s.member.Group, "track").Inc()
 		s.log.Debug("send offer again")
 	}
-	s.sentAt, s.sendAt = now, now.Add(answerTime)
+	s.sentAt, s.sendAt, s.mapSent = now, now.Add(answerTime), time.Time{}
 	if s.member.DCSignaling {
 		s.sendChannel(wire.ChannelMessage{Type: wire.ChannelSDP, SDP: *s.offer})
 	} else {

@@ -1,0 +1,451 @@
+package sfu
+
+import (
+	"context"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pion/interceptor"
+	"github.com/pion/rtcp"
+	"github.com/pion/rtp"
+	"github.com/pion/webrtc/v3"
+
+	"sallyport/sfu/wire"
+)
+
+// patience bounds every wait of these tests.
+const patience = 15 * time.Second
+
+// startServer runs a server on loopback until the test ends, and fails the test
+// if it leaves goroutines behind.
+func startServer(t *testing.T, hairpins ...net.PacketConn) *Server {
+	t.Helper()
+	before := runtime.NumGoroutine()
+	socks, err := Listen(Config{UDP: "127.0.0.1:0", TCP: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv, err := New(socks, Options{Hairpins: hairpins})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("run: %v", err)
+		}
+		until(t, "goroutines to end", func() bool { return runtime.NumGoroutine() <= before })
+	})
+	return srv
+}
+
+// until waits for a condition.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("timed out waiting for %s", what)
+		}
+	}
+}
+
+// A guest is a participant of a test: a pion client that speaks the data channel
+// protocol and answers every offer.
+type guest struct {
+	t    *testing.T
+	name string
+	sess *Session
+	pc   *webrtc.PeerConnection
+	dc   *webrtc.DataChannel
+
+	answers chan wire.Description // to its own offers
+	granted chan bool             // lock answers
+	open    chan struct{}         // data channel
+	closed  chan struct{}         // Signal.Closed
+
+	mu      sync.Mutex // guards the following
+	offers  int
+	silent  bool // do not answer offers
+	held    *wire.Description
+	voice   []bool
+	media   map[string]wire.Media
+	heard   map[string]*heardTrack // by track ID
+	pending []webrtc.ICECandidateInit
+}
+
+type heardTrack struct {
+	track   *webrtc.TrackRemote
+	media   wire.Media // from the map when the track event fired
+	packets []rtp.Header
+	payload int
+}
+
+type guestOptions struct {
+	dc      bool // signaling over the data channel
+	tcp     bool
+	av1     bool
+	speaker bool // a voice track in the first offer
+}
+
+// join brings a guest into a call and waits for its data channel.
+func join(t *testing.T, srv *Server, call, name string, o guestOptions) *guest {
+	t.Helper()
+	g := newGuest(t, name, o)
+	sess, err := srv.Join(Member{Group: "group", Call: call, User: "user-" + name, Session: name, DCSignaling: o.dc, AV1: o.av1}, g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.sess = sess
+	offer, err := g.pc.CreateOffer(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.pc.SetLocalDescription(offer); err != nil {
+		t.Fatal(err)
+	}
+	sess.Describe(wire.Description{Type: "offer", SDP: offer.SDP})
+	g.accept(<-g.answers)
+	select {
+	case <-g.open:
+	case <-time.After(patience):
+		t.Fatalf("%s: data channel did not open; peer connection %s", name, g.pc.ConnectionState())
+	}
+	return g
+}
+
+func newGuest(t *testing.T, name string, o guestOptions) *guest {
+	t.Helper()
+	var m webrtc.MediaEngine
+	if err := registerCodecs(&m); err != nil {
+		t.Fatal(err)
+	}
+	var e webrtc.SettingEngine
+	e.SetIncludeLoopbackCandidate(true)
+	e.SetInterfaceFilter(func(n string) bool { return n == "lo" })
+	e.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
+	if o.tcp {
+		e.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeTCP4})
+	}
+	e.LoggerFactory = pionLog{discard}
+	api := webrtc.NewAPI(webrtc.WithMediaEngine(&m), webrtc.WithSettingEngine(e), webrtc.WithInterceptorRegistry(&interceptor.Registry{}))
+	pc, err := api.NewPeerConnection(webrtc.Configuration{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = pc.GracefulClose() })
+	g := &guest{
+		t: t, name: name, pc: pc,
+		answers: make(chan wire.Description, 16), granted: make(chan bool, 16),
+		open: make(chan struct{}), closed: make(chan struct{}),
+		heard: map[string]*heardTrack{},
+	}
+	pc.OnTrack(g.onTrack)
+	if g.dc, err = pc.CreateDataChannel("calls-dc", nil); err != nil {
+		t.Fatal(err)
+	}
+	g.dc.OnOpen(func() { close(g.open) })
+	g.dc.OnMessage(func(m webrtc.DataChannelMessage) { g.onMessage(m.Data) })
+	return g
+}
+
+func (g *guest) onTrack(tr *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
+	h := &heardTrack{track: tr}
+	g.mu.Lock()
+	h.media = g.media[r.RTPTransceiver().Mid()]
+	g.heard[tr.ID()] = h
+	g.mu.Unlock()
+	for {
+		p, _, err := tr.ReadRTP()
+		if err != nil {
+			return
+		}
+		g.mu.Lock()
+		h.packets = append(h.packets, p.Header)
+		h.payload += len(p.Payload)
+		g.mu.Unlock()
+	}
+}
+
+func (g *guest) onMessage(b []byte) {
+	m, err := wire.DecodeChannel(b)
+	if err != nil {
+		g.t.Errorf("%s: data channel: %v", g.name, err)
+		return
+	}
+	switch m.Type {
+	case wire.ChannelSDP:
+		if m.SDP.Type == "offer" {
+			g.Offer(m.SDP)
+		} else {
+			g.answers <- m.SDP
+		}
+	case wire.ChannelLock:
+		g.granted <- *m.Granted
+	case wire.ChannelMap:
+		g.mu.Lock()
+		g.media = m.Media
+		g.mu.Unlock()
+	}
+}
+
+func (g *guest) send(m wire.ChannelMessage) {
+	b, err := m.Append(nil)
+	if err == nil {
+		err = g.dc.Send(b)
+	}
+	if err != nil {
+		g.t.Errorf("%s: send: %v", g.name, err)
+	}
+}
+
+// Answer implements Signal.
+func (g *guest) Answer(d wire.Description) { g.answers <- d }
+
+// Offer implements Signal: it answers on the road the session wants.
+func (g *guest) Offer(d wire.Description) {
+	g.mu.Lock()
+	g.offers++
+	if g.silent {
+		g.held = &d
+		g.mu.Unlock()
+		return
+	}
+	g.mu.Unlock()
+	go g.reply(d)
+}
+
+func (g *guest) reply(d wire.Description) {
+	if err := g.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: d.SDP}); err != nil {
+		g.t.Errorf("%s: take offer: %v", g.name, err)
+		return
+	}
+	a, err := g.pc.CreateAnswer(nil)
+	if err == nil {
+		err = g.pc.SetLocalDescription(a)
+	}
+	if err != nil {
+		g.t.Errorf("%s: answer: %v", g.name, err)
+		return
+	}
+	if g.sess.member.DCSignaling {
+		g.send(wire.ChannelMessage{Type: wire.ChannelSDP, SDP: wire.Description{Type: "answer", SDP: a.SDP}})
+	} else {
+		g.sess.Describe(wire.Description{Type: "answer", SDP: a.SDP})
+	}
+}
+
+// Candidate implements Signal.
+func (g *guest) Candidate(c wire.Candidate) {
+	init := webrtc.ICECandidateInit{Candidate: c.Candidate, SDPMid: c.SDPMid, SDPMLineIndex: c.SDPMLineIndex}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.pc.RemoteDescription() == nil {
+		g.pending = append(g.pending, init)
+		return
+	}
+	_ = g.pc.AddICECandidate(init)
+}
+
+// Voice implements Signal.
+func (g *guest) Voice(on bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.voice = append(g.voice, on)
+}
+
+// Closed implements Signal.
+func (g *guest) Closed() { close(g.closed) }
+
+func (g *guest) accept(d wire.Description) {
+	if err := g.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: d.SDP}); err != nil {
+		g.t.Fatalf("%s: take answer: %v", g.name, err)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, c := range g.pending {
+		_ = g.pc.AddICECandidate(c)
+	}
+	g.pending = nil
+}
+
+// lock takes the signaling lock as clients do.
+func (g *guest) lock() {
+	g.t.Helper()
+	until(g.t, "the lock", func() bool {
+		g.send(wire.ChannelMessage{Type: wire.ChannelLock})
+		select {
+		case ok := <-g.granted:
+			return ok
+		case <-time.After(patience):
+			return false
+		}
+	})
+}
+
+// negotiate changes the guest's tracks under the lock.
+func (g *guest) negotiate(change func()) {
+	g.t.Helper()
+	g.lock()
+	change()
+	offer, err := g.pc.CreateOffer(nil)
+	if err == nil {
+		err = g.pc.SetLocalDescription(offer)
+	}
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	d := wire.Description{Type: "offer", SDP: offer.SDP}
+	if g.sess.member.DCSignaling {
+		g.send(wire.ChannelMessage{Type: wire.ChannelSDP, SDP: d})
+	} else {
+		g.sess.Describe(d)
+	}
+	select {
+	case a := <-g.answers:
+		g.accept(a)
+	case <-time.After(patience):
+		g.t.Fatalf("%s: no answer to its offer", g.name)
+	}
+	g.send(wire.ChannelMessage{Type: wire.ChannelUnlock})
+}
+
+// A source is a track that a guest publishes.
+type source struct {
+	g      *guest
+	track  *webrtc.TrackLocalStaticRTP
+	sender *webrtc.RTPSender
+	stop   chan struct{}
+	once   sync.Once
+	wg     sync.WaitGroup
+
+	mu     sync.Mutex // guards the following
+	paused bool
+	level  uint8
+	plis   int
+}
+
+// publish adds a track and sends 50 packets a second on it.
+func (g *guest) publish(mime, stream string) *source {
+	g.t.Helper()
+	s := &source{g: g, stop: make(chan struct{}), level: 127}
+	var err error
+	if s.track, err = webrtc.NewTrackLocalStaticRTP(webrtc.RTPCodecCapability{MimeType: mime}, "track-"+stream, stream); err != nil {
+		g.t.Fatal(err)
+	}
+	g.negotiate(func() {
+		if s.sender, err = g.pc.AddTrack(s.track); err != nil {
+			g.t.Fatal(err)
+		}
+	})
+	s.wg.Go(s.send)
+	s.wg.Go(s.feedback)
+	g.t.Cleanup(s.end)
+	return s
+}
+
+func (s *source) end() {
+	s.once.Do(func() { close(s.stop) })
+	_ = s.sender.Stop()
+	s.wg.Wait()
+}
+
+func (s *source) send() {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	audio := strings.HasPrefix(s.track.Codec().MimeType, "audio/")
+	ext := uint8(0)
+	for _, e := range s.sender.GetParameters().HeaderExtensions {
+		if e.URI == extAudioLevel {
+			ext = uint8(e.ID)
+		}
+	}
+	for seq := uint16(65500); ; seq++ { // the sequence number wraps early
+		select {
+		case <-s.stop:
+			return
+		case <-tick.C:
+		}
+		s.mu.Lock()
+		paused, level := s.paused, s.level
+		s.mu.Unlock()
+		if paused {
+			seq--
+			continue
+		}
+		p := &rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: seq, Timestamp: uint32(seq) * 960, Marker: !audio}, Payload: make([]byte, 100)}
+		if audio && ext != 0 {
+			_ = p.Header.SetExtension(ext, []byte{level})
+		}
+		_ = s.track.WriteRTP(p)
+	}
+}
+
+func (s *source) feedback() {
+	for {
+		packets, _, err := s.sender.ReadRTCP()
+		if err != nil {
+			return
+		}
+		for _, p := range packets {
+			if _, ok := p.(*rtcp.PictureLossIndication); ok {
+				s.mu.Lock()
+				s.plis++
+				s.mu.Unlock()
+			}
+		}
+	}
+}
+
+func (s *source) set(change func(*source)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(s)
+}
+
+// hears waits until g gets packets of a class from a publisher and returns the
+// track.
+func (g *guest) hears(class, from string) *heardTrack {
+	g.t.Helper()
+	var found *heardTrack
+	until(g.t, g.name+" to get "+class+" of "+from, func() bool {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		for id, h := range g.heard {
+			if strings.HasPrefix(id, class+"_"+from+"_") && len(h.packets) > 5 {
+				found = h
+			}
+		}
+		return found != nil
+	})
+	return found
+}
+
+func (g *guest) count(h *heardTrack) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(h.packets)
+}
+
+func (g *guest) offered() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.offers
+}
+
+// sending returns what the media map says at the moment, by class and sender.
+func (g *guest) sending() map[wire.Media]int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	out := map[wire.Media]int{}
+	for _, m := range g.media {
+		out[m]++
+	}
+	return out
+}
