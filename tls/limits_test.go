@@ -156,8 +156,30 @@ func TestHandshakeLimit(t *testing.T) {
 	if err := <-waits; err != nil {
 		t.Errorf("the handshake that waited: %v", err)
 	}
-	if n := len(r.port.slots.running); n != 0 {
-		t.Errorf("%d slots in use at the end", n)
+	eventually(t, "all slots free", func() bool { return len(r.port.slots.running) == 0 })
+}
+
+// Hundreds of clients that never finish what they began, from several
+// addresses: what is kept is bounded, and others are served.
+func TestFlood(t *testing.T) {
+	r := newRig(t, PortOptions{PerAddress: 64, Total: 200}).serve()
+	served := r.dialTLS()
+	r.talk(served, stun, 46)
+	half := recordHello(t)
+	for i := range 600 {
+		c := r.dialFrom([]string{"127.0.0.2", "127.0.0.3", "127.0.0.4"}[i%3])
+		// Those over the limit are closed already: the error is expected.
+		_, _ = c.Write([][]byte{nil, stun[:5], half[:len(half)-1], half}[i%4])
+	}
+	eventually(t, "all beyond the limits refused", func() bool {
+		return r.metric("sallyport_demux_refused_total", "address") == 600-3*64
+	})
+	if got := r.metric("sallyport_demux_pending_connections"); got != 3*64 {
+		t.Errorf("%v connections pending, want %d", got, 3*64)
+	}
+	r.talk(r.dialTLS("http/1.1"), stun, 46)
+	if got := r.talk(served, []byte("still here"), 10); got != "still here" {
+		t.Errorf("open connection: %q", got)
 	}
 }
 

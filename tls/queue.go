@@ -53,6 +53,11 @@ func (q *queue) Addr() net.Addr { return q.addr }
 // whether c now belongs to the queue; if not, the caller still owns it.
 func (q *queue) push(ctx context.Context, c net.Conn) bool {
 	select {
+	case <-q.done: // first, since select takes any case that is ready
+		return false
+	default:
+	}
+	select {
 	case <-q.done:
 		return false
 	case <-ctx.Done():

@@ -1,0 +1,162 @@
+package tls
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/mholt/acmez/v3"
+)
+
+// Why a connection is not handed over.
+var (
+	errUnknown   = errors.New("unknown protocol")
+	errChallenge = errors.New("challenge answered") // not a failure
+)
+
+// serve finds out what raw speaks and hands it over, or closes it.
+func (p *Port) serve(ctx context.Context, raw net.Conn) {
+	tune(raw)
+	stop := context.AfterFunc(ctx, func() { raw.Close() })
+	to, c, err := p.route(ctx, raw)
+	if !stop() {
+		return // closed already
+	}
+	if err != nil {
+		raw.Close()
+		if !errors.Is(err, errChallenge) {
+			p.opts.Logger.Debug("connection refused", "remote", raw.RemoteAddr().String(), "err", err)
+		}
+		return
+	}
+	// A server that does not accept for that long is as good as gone.
+	ctx, cancel := context.WithTimeout(ctx, p.opts.FirstBytes)
+	defer cancel()
+	if !to.push(ctx, c) {
+		raw.Close()
+		p.metrics.refused.WithLabelValues("queue").Inc()
+	}
+}
+
+// tune sets the socket options that media and WebSockets want.
+func tune(c net.Conn) {
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	// These fail only on a connection that is closed already, as the first
+	// read will find out.
+	_ = tcp.SetNoDelay(true)
+	_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{
+		Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 4,
+	})
+}
+
+// route returns where raw belongs and the connection to hand over.
+func (p *Port) route(ctx context.Context, raw net.Conn) (*queue, net.Conn, error) {
+	_ = raw.SetReadDeadline(time.Now().Add(p.opts.FirstBytes))
+	head, k, err := peek(raw, classifyOuter)
+	if err != nil {
+		p.count(endOf(err), "plain")
+		return nil, nil, fmt.Errorf("read first bytes: %w", err)
+	}
+	_ = raw.SetReadDeadline(time.Time{})
+	c := &peeked{Conn: raw, head: head}
+	switch k {
+	case kindTLS:
+		return p.routeTLS(ctx, c)
+	case kindSTUN:
+		p.count("turn", "plain")
+		return p.turn, c, nil
+	case kindICE:
+		p.count("ice", "plain")
+		return p.ice, c, nil
+	case kindHTTP:
+		p.count("redirect", "plain")
+		return p.plain, c, nil
+	}
+	p.count("unknown", "plain")
+	return nil, nil, errUnknown
+}
+
+// routeTLS does the same for a connection that begins with a ClientHello.
+func (p *Port) routeTLS(ctx context.Context, raw *peeked) (*queue, net.Conn, error) {
+	c, err := p.handshake(ctx, raw)
+	if err != nil {
+		return nil, nil, fmt.Errorf("handshake: %w", err)
+	}
+	alpn := c.ConnectionState().NegotiatedProtocol
+	switch alpn {
+	case "h2":
+		p.count("http", alpn)
+		return p.http, c, nil
+	case acmez.ACMETLS1Protocol:
+		p.count("acme", alpn)
+		c.Close() // says goodbye properly; serve closes the socket
+		return nil, nil, errChallenge
+	case "":
+		alpn = "none"
+	}
+	_ = c.SetReadDeadline(time.Now().Add(p.opts.Silence))
+	head, k, err := peek(c, classifyInner)
+	if err != nil {
+		p.count(endOf(err), alpn)
+		return nil, nil, fmt.Errorf("read first bytes inside TLS: %w", err)
+	}
+	_ = c.SetReadDeadline(time.Time{})
+	s := &secured{Conn: c, head: head}
+	if k == kindSTUN {
+		p.count("turn", alpn)
+		return p.turn, s, nil
+	}
+	p.count("http", alpn)
+	return p.http, s, nil
+}
+
+// handshake finishes the TLS handshake on raw.
+func (p *Port) handshake(ctx context.Context, raw *peeked) (*tls.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.opts.Handshake)
+	defer cancel()
+	start := time.Now()
+	raw.slots = p.slots
+	defer raw.leave()
+	c := tls.Server(raw, p.certs.config())
+	err := c.HandshakeContext(ctx)
+	p.metrics.handshakes.WithLabelValues(handshakeResult(ctx, err)).Inc()
+	if err != nil {
+		return nil, err
+	}
+	p.metrics.duration.Observe(time.Since(start).Seconds())
+	return c, nil
+}
+
+func handshakeResult(ctx context.Context, err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, errNoCertificate):
+		return "no_certificate"
+	case errors.Is(err, errBusy):
+		return "busy"
+	case ctx.Err() != nil:
+		return "timeout"
+	}
+	return "error"
+}
+
+// count records what a connection turned out to be. Both labels come from fixed
+// sets: alpn is one of ours, "none", or "plain" without TLS.
+func (p *Port) count(kind, alpn string) {
+	p.metrics.connections.WithLabelValues(kind, alpn).Inc()
+}
+
+// endOf names the reason why a client did not say what it speaks.
+func endOf(err error) string {
+	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
+		return "silent"
+	}
+	return "closed"
+}
