@@ -211,7 +211,7 @@ func portOf(address string) int {
 	return int(a.Port())
 }
 
-// portHint adds to an error about a port in use which flag moves it.
+// portHint says of a port in use which flag moves it; other errors it leaves.
 func portHint(err error, f demoFlags) error {
 	var op *net.OpError
 	if !errors.Is(err, syscall.EADDRINUSE) || !errors.As(err, &op) || op.Addr == nil {
@@ -226,7 +226,7 @@ func portHint(err error, f demoFlags) error {
 	case portOf(f.admin):
 		name = "-admin"
 	}
-	return fmt.Errorf("%w\nAnother program has that port; %s chooses another one", err, name)
+	return fmt.Errorf("%s port %s is in use by another program: stop that one, or choose another port with %s", op.Net, op.Addr, name)
 }
 
 // demoAddresses is what sallyport demo -json prints.
@@ -251,6 +251,9 @@ var demoBanner = template.Must(template.New("").Parse(`
   TURN     UDP {{.TURN}}, TCP and TLS on the page's own port
   rtcd API http://{{.API}}
   admin    http://{{.Admin}}/metrics
+
+  Browsers ask more of a certificate for TURN/TLS than a click. To force that path:
+    chromium --user-data-dir=$(mktemp -d) --ignore-certificate-errors {{.URL}}
 
   Ctrl-C ends it.
 

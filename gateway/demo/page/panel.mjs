@@ -77,17 +77,14 @@ export class Panel {
 
   #spark() {
     const most = Math.max(64_000, ...this.#history.flatMap(({ up, down }) => [up, down])) * 1.1;
-    const line = (key) => {
-      const first = SAMPLES - this.#history.length;
-      return this.#history
-        .map((point, i) => `${i === 0 ? 'M' : 'L'}${(((first + i) * 240) / (SAMPLES - 1)).toFixed(1)} ${(55 - (point[key] / most) * 53).toFixed(1)}`)
-        .join('');
-    };
+    const span = Math.max(20, this.#history.length); // the first seconds fill more of it
+    const x = (i) => (((span - this.#history.length + i) * 240) / (span - 1)).toFixed(1);
+    const y = (value) => (55 - (value / most) * 53).toFixed(1);
+    const line = (key) => this.#history.map((point, i) => `${i === 0 ? 'M' : 'L'}${x(i)} ${y(point[key])}`).join('');
     const down = line('down');
-    const start = ((SAMPLES - this.#history.length) * 240) / (SAMPLES - 1);
     $('spark-down').setAttribute('d', down);
     $('spark-up').setAttribute('d', line('up'));
-    $('spark-area').setAttribute('d', down && `${down}L240 56L${start.toFixed(1)} 56Z`);
+    $('spark-area').setAttribute('d', down && `${down}L240 56L${x(0)} 56Z`);
   }
 }
 

@@ -12,6 +12,11 @@ export class Stage {
   #tiles = new Map(); // session → {root, ...}
   #sounds = new Map(); // mid → audio element
   #screen = null; // {track, video}
+  #watch = new ResizeObserver(() => arrange(this.#tiles.size));
+
+  constructor() {
+    this.#watch.observe(tilesBox);
+  }
 
   // render draws the call. people: [{session, name, muted, voice, screen,
   // video}], self: our session, remotes: Call.remotes(), local: {camera,
@@ -20,11 +25,11 @@ export class Stage {
     this.#sound(remotes);
     this.#people(people, self, (person) => cameraOf(person, self, remotes, local));
     this.#feature(screenOf(people, self, remotes, local));
-    const shown = people.length;
-    tilesBox.style.setProperty('--columns', String(shown <= 1 ? 1 : shown <= 4 ? 2 : shown <= 9 ? 3 : 4));
+    arrange(people.length);
   }
 
   clear() {
+    this.#watch.disconnect();
     this.render({ people: [], self: '', remotes: [], local: {} });
   }
 
@@ -87,6 +92,22 @@ export class Stage {
   }
 }
 
+// arrange gives the tiles the largest width at which all of them fit, in as
+// many columns as that takes.
+function arrange(count) {
+  const gap = 14;
+  const aspect = 16 / 10;
+  const { clientWidth, clientHeight } = tilesBox;
+  let best = 0;
+  for (let columns = 1; columns <= count; columns++) {
+    const rows = Math.ceil(count / columns);
+    const wide = (clientWidth - gap * (columns - 1)) / columns;
+    const high = ((clientHeight - gap * (rows - 1)) / rows) * aspect;
+    best = Math.max(best, Math.min(wide, high));
+  }
+  tilesBox.style.setProperty('--tile', `${Math.floor(best)}px`);
+}
+
 // cameraOf finds the picture of a person who says its camera is on.
 function cameraOf(person, self, remotes, local) {
   if (person.session === self) return local.camera?.getVideoTracks()[0] ?? null;
@@ -116,7 +137,7 @@ function newTile(person, isSelf) {
   const avatar = document.createElement('div');
   avatar.className = 'avatar';
   avatar.textContent = initials(person.name);
-  avatar.style.setProperty('--hue', String(hue(person.name)));
+  root.style.setProperty('--hue', String(hue(person.name)));
   avatar.ariaHidden = 'true';
   const label = document.createElement('div');
   label.className = 'label';
@@ -164,8 +185,11 @@ function initials(name) {
   return letters.map((word) => [...word][0]).join('').toUpperCase();
 }
 
+// hue picks one of a few colours that go well together, the same for a name
+// everywhere.
 function hue(name) {
-  let sum = 7;
-  for (const char of name) sum = (sum * 31 + char.codePointAt(0)) % 997;
-  return (sum * 47) % 360;
+  const hues = [172, 214, 262, 318, 12, 34, 238, 196, 288];
+  let hash = 0x811c9dc5; // FNV-1a
+  for (const char of name) hash = Math.imul(hash ^ char.codePointAt(0), 0x01000193) >>> 0;
+  return hues[hash % hues.length];
 }

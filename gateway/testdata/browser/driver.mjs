@@ -23,7 +23,6 @@ async function open({ page: name, url, dark, width, height }) {
     ignoreHTTPSErrors: true,
     colorScheme: dark ? 'dark' : 'light',
     viewport: { width: width || 1280, height: height || 800 },
-    permissions: ['clipboard-write'],
   });
   const page = await context.newPage();
   const problems = [];
@@ -35,6 +34,17 @@ async function open({ page: name, url, dark, width, height }) {
   await page.goto(url);
 }
 
+// wait polls from here: the page's content policy forbids the evaluation of
+// text that Playwright's own waiting relies on.
+async function wait(page, expression, timeout) {
+  const deadline = Date.now() + timeout;
+  for (;;) {
+    if (await page.evaluate(expression)) return true;
+    if (Date.now() > deadline) throw new Error(`timeout after ${timeout} ms waiting for ${expression}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
 async function perform(command) {
   if (command.do === 'open') return open(command);
   const { context, page, problems } = pages.get(command.page);
@@ -44,7 +54,7 @@ async function perform(command) {
     case 'fill': return page.fill(selector, value);
     case 'press': return page.keyboard.press(value);
     case 'eval': return page.evaluate(value);
-    case 'wait': await page.waitForFunction(value, undefined, { timeout: timeout || 15000, polling: 50 }); return null;
+    case 'wait': return wait(page, value, timeout || 15000);
     case 'screenshot': await page.screenshot({ path: value }); return null;
     case 'problems': return problems;
     case 'close': await context.close(); pages.delete(command.page); return null;
