@@ -10,6 +10,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"go.etcd.io/bbolt"
+	"golang.org/x/crypto/bcrypt"
 )
 
 func TestStatement13KeysSurviveARestart(t *testing.T) {
@@ -30,6 +33,28 @@ func TestStatement13KeysSurviveARestart(t *testing.T) {
 	}
 	if a := r.do("GET", "/calls/c/sessions", "clientC:"+keyA+strings.Repeat("x", 72), ""); a.status != 401 {
 		t.Errorf("key with a tail: %d", a.status)
+	}
+}
+
+func TestKeysAreHashedWithBcrypt(t *testing.T) {
+	st, err := openStore(t.TempDir(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.close()
+	a, err := newAccounts(st, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.register(t.Context(), "clientC", keyA); err != nil {
+		t.Fatal(err)
+	}
+	hash, err := st.hash("clientC")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cost, err := bcrypt.Cost(hash); err != nil || cost != 10 {
+		t.Errorf("cost %d, %v, want 10", cost, err)
 	}
 }
 
@@ -136,6 +161,7 @@ func TestAClientInUseDoesNotWaitBehindGuesses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	a.cost = bcrypt.MinCost
 	if err := a.register(t.Context(), "clientC", keyA); err != nil {
 		t.Fatal(err)
 	}
@@ -223,11 +249,19 @@ func TestRegistrationsAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer st.close()
-	st.db.NoSync = true
-	for i := range maxClients {
-		if err := st.add(fmt.Sprintf("client%05d", i), []byte("hash")); err != nil {
-			t.Fatal(err)
+	err = st.db.Update(func(tx *bbolt.Tx) error {
+		for i := range maxClients - 1 {
+			if err := tx.Bucket([]byte(clientsBucket)).Put(fmt.Appendf(nil, "client%05d", i), []byte("hash")); err != nil {
+				return err
+			}
 		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := st.add("the last", []byte("hash")); err != nil {
+		t.Errorf("client %d: %v", maxClients, err)
 	}
 	if err := st.add("one more", []byte("hash")); err != errFull {
 		t.Errorf("client %d: %v, want %v", maxClients+1, err, errFull)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/crypto/bcrypt"
 
 	"sallyport/sfu"
 	"sallyport/sfu/wire"
@@ -46,6 +47,7 @@ func startFake(t *testing.T, cfg Config, change ...func(*Server)) (*rig, *fakeMe
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.accounts.cost = bcrypt.MinCost // the race detector makes hashing very slow
 	for _, f := range change {
 		f(s)
 	}

@@ -47,7 +47,7 @@ func openStore(dir string, create bool) (*store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make client store: %w", err)
 	}
-	db, err := bbolt.Open(name, 0o600, &bbolt.Options{Timeout: 2 * time.Second})
+	db, err := bbolt.Open(name, 0o600, &bbolt.Options{Timeout: time.Second})
 	if err != nil {
 		return nil, fmt.Errorf("open client store %s: %w", name, err)
 	}

@@ -289,7 +289,7 @@ func TestLongDataTakesTheRightLength(t *testing.T) {
 			t.Error("300 bytes are not encoded as c5012c")
 		}
 		got, err := Decode(b)
-		if err != nil || !cmp.Equal(e, got) {
+		if err != nil || !bytes.Equal(e.Message.Data, got.Message.Data) {
 			t.Errorf("%d bytes do not come back: %v", n, err)
 		}
 	}
