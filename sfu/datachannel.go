@@ -16,6 +16,13 @@ const maxReported = 60
 // one that is spoken on.
 func (s *Session) open(d *webrtc.DataChannel) {
 	d.OnOpen(func() { s.postWait(func() { s.activate(d) }) })
+	d.OnClose(func() { // a client closes it only with its connection: no need to wait for ICE to fail
+		s.postWait(func() {
+			if s.channel == d {
+				s.end("participant closed the connection")
+			}
+		})
+	})
 	d.OnMessage(func(m webrtc.DataChannelMessage) {
 		if m.IsString {
 			if string(m.Data) == "ping" { // mobile apps of old

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -69,6 +70,7 @@ type guest struct {
 	granted chan bool             // lock answers
 	open    chan struct{}         // data channel
 	closed  chan struct{}         // Signal.Closed
+	ending  atomic.Bool           // the test is over: nothing is an error any longer
 
 	mu      sync.Mutex // guards the following
 	offers  int
@@ -139,13 +141,16 @@ func newGuest(t *testing.T, name string, o guestOptions) *guest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = pc.GracefulClose() })
 	g := &guest{
 		t: t, name: name, pc: pc,
 		answers: make(chan wire.Description, 16), granted: make(chan bool, 16),
 		open: make(chan struct{}), closed: make(chan struct{}),
 		heard: map[string]*heardTrack{},
 	}
+	t.Cleanup(func() {
+		g.ending.Store(true)
+		_ = pc.GracefulClose()
+	})
 	pc.OnTrack(g.onTrack)
 	if g.dc, err = pc.CreateDataChannel("calls-dc", nil); err != nil {
 		t.Fatal(err)
@@ -176,7 +181,7 @@ func (g *guest) onTrack(tr *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
 func (g *guest) onMessage(b []byte) {
 	m, err := wire.DecodeChannel(b)
 	if err != nil {
-		g.t.Errorf("%s: data channel: %v", g.name, err)
+		g.errorf("data channel: %v", err)
 		return
 	}
 	switch m.Type {
@@ -201,7 +206,13 @@ func (g *guest) send(m wire.ChannelMessage) {
 		err = g.dc.Send(b)
 	}
 	if err != nil {
-		g.t.Errorf("%s: send: %v", g.name, err)
+		g.errorf("send: %v", err)
+	}
+}
+
+func (g *guest) errorf(format string, args ...any) {
+	if !g.ending.Load() {
+		g.t.Errorf(g.name+": "+format, args...)
 	}
 }
 
@@ -223,7 +234,7 @@ func (g *guest) Offer(d wire.Description) {
 
 func (g *guest) reply(d wire.Description) {
 	if err := g.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: d.SDP}); err != nil {
-		g.t.Errorf("%s: take offer: %v", g.name, err)
+		g.errorf("take offer: %v", err)
 		return
 	}
 	a, err := g.pc.CreateAnswer(nil)
@@ -231,7 +242,7 @@ func (g *guest) reply(d wire.Description) {
 		err = g.pc.SetLocalDescription(a)
 	}
 	if err != nil {
-		g.t.Errorf("%s: answer: %v", g.name, err)
+		g.errorf("answer: %v", err)
 		return
 	}
 	if g.sess.member.DCSignaling {
