@@ -10,6 +10,8 @@ import (
 // maxComplaints bounds what is said about one configuration.
 const maxComplaints = 100
 
+const moreText = "more errors follow"
+
 // A place is where a value was set: in a file, or by an environment variable.
 // The zero place is nowhere.
 type place struct {

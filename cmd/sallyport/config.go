@@ -95,6 +95,9 @@ func assemble(name string, doc document, environ []string) loaded {
 		l.faults = append(l.faults, l.complaint(p))
 	}
 	sortComplaints(l.faults)
+	if len(l.faults) > maxComplaints+1 {
+		l.faults = append(l.faults[:maxComplaints], complaint{at: l.faults[maxComplaints].at, text: moreText})
+	}
 	return l
 }
 

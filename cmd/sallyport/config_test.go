@@ -236,13 +236,36 @@ func TestBadEnvironment(t *testing.T) {
 
 // TestManyFaults: a file made of faults costs little and says little.
 func TestManyFaults(t *testing.T) {
-	source := []byte(strings.Repeat("unknown_key_again_and_again: 1\n", maxFile/31))
-	l := assemble("f", readDocument(source, "f"), nil)
-	if len(l.faults) != maxComplaints+1 {
-		t.Errorf("%d complaints", len(l.faults))
+	for name, source := range map[string]string{
+		"unknown keys":   strings.Repeat("unknown_key_again_and_again: 1\n", maxFile/31),
+		"not text":       "turn: {relay_to: [" + strings.Repeat("1,", maxElements) + "]}",
+		"no values":      "turn: {relay_to: [" + strings.Repeat("x,", maxElements) + "]}",
+		"empty sections": "sfu: {api: {clients: [" + strings.Repeat("{},", maxElements) + "]}}",
+	} {
+		l := assemble("f", readDocument([]byte(source), "f"), nil)
+		if len(l.faults) != maxComplaints+1 {
+			t.Errorf("%s: %d complaints", name, len(l.faults))
+		} else if last := l.faults[maxComplaints].text; last != moreText {
+			t.Errorf("%s: last complaint is %q", name, last)
+		}
 	}
-	if last := l.faults[maxComplaints].text; last != "more errors follow" {
-		t.Errorf("last complaint is %q", last)
+}
+
+// TestLargeInput: what a file of the largest size can be made of is refused
+// with few words.
+func TestLargeInput(t *testing.T) {
+	for name, test := range map[string]struct{ source, want string }{
+		"brackets": {strings.Repeat("[", maxFile), "f:1:1: not valid YAML: exceeded max depth of 10000"},
+		"braces":   {strings.Repeat("{a: ", maxFile/4), "f:1:1: not valid YAML: exceeded max depth of 10000"},
+		"dashes":   {strings.Repeat("- ", maxFile/2), "f:1:1: not valid YAML: exceeded max depth of 10000"},
+		"late":     {strings.Repeat("# no configuration\n", maxFile/20) + "a: b: c", "f:52429:1: not valid YAML: mapping values are not allowed in this context"},
+		"list":     {"turn: {relay_to: [" + strings.Repeat("a,", maxFile/2-20) + "]}", "f:1:18: turn.relay_to: has 524268 elements: at most 1000 are possible"},
+		"sections": {"sfu: {api: {clients: [" + strings.Repeat("{},", maxFile/4) + "]}}", "f:1:22: sfu.api.clients: has 262144 elements: at most 1000 are possible"},
+	} {
+		l := assemble("f", readDocument([]byte(test.source), "f"), nil)
+		if len(l.faults) != 1 || l.faults[0].String() != test.want {
+			t.Errorf("%s: %d complaints, the first %.200s", name, len(l.faults), l.faults[0])
+		}
 	}
 }
 

@@ -123,7 +123,7 @@ func (r *reader) complain(n *yaml.Node, key, text string) {
 	case count < maxComplaints:
 		r.doc.faults = append(r.doc.faults, complaint{at: r.origin.of(n), key: key, text: text})
 	case count == maxComplaints:
-		r.doc.faults = append(r.doc.faults, complaint{at: r.origin.of(n), text: "more errors follow"})
+		r.doc.faults = append(r.doc.faults, complaint{at: r.origin.of(n), text: moreText})
 	}
 }
 

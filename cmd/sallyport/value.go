@@ -8,6 +8,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+// maxElements bounds the length of a list.
+const maxElements = 1000
+
 const aliasText = "anchors, aliases and merge keys are not supported: write the value out"
 
 // value reads n as f wants it. ok is false when n is not a value of f, which
@@ -58,11 +61,11 @@ func (r *reader) texts(n *yaml.Node, f *field, path string) (any, bool) {
 		r.complain(n, path, expected("a list, like [a, b]", n))
 		return nil, false
 	}
+	if !r.fits(n, path) {
+		return nil, false
+	}
 	list, good := []string{}, true
 	for i, element := range n.Content {
-		if r.full() {
-			return nil, false
-		}
 		v, ok := r.value(element, &field{kind: aText}, fmt.Sprintf("%s[%d]", path, i))
 		if good = good && ok; good {
 			list = append(list, v.(string))
@@ -76,12 +79,12 @@ func (r *reader) sections(n *yaml.Node, f *field, path string) (any, bool) {
 		r.complain(n, path, expected("a list", n))
 		return nil, false
 	}
+	if !r.fits(n, path) {
+		return nil, false
+	}
 	list, good := []any{}, true
 	element := &field{kind: aSection, path: f.path + "[]", fields: f.fields}
 	for i, e := range n.Content {
-		if r.full() {
-			return nil, false
-		}
 		at := fmt.Sprintf("%s[%d]", path, i)
 		if isNull(e) {
 			r.complain(e, at, "expected keys and values, not nothing")
@@ -95,6 +98,14 @@ func (r *reader) sections(n *yaml.Node, f *field, path string) (any, bool) {
 		}
 	}
 	return list, good
+}
+
+func (r *reader) fits(list *yaml.Node, path string) bool {
+	if len(list.Content) <= maxElements {
+		return true
+	}
+	r.complain(list, path, fmt.Sprintf("has %d elements: at most %d are possible", len(list.Content), maxElements))
+	return false
 }
 
 // scalar reads n as text, flag, number or duration, or says what is wrong.
