@@ -48,14 +48,14 @@ type Listen struct {
 	// HTTP answers ACME's HTTP-01 challenge and redirects the rest to HTTPS.
 	// Empty turns it off.
 	HTTP string `koanf:"http"`
-	// UDP is TURN over UDP and direct ICE. Empty turns it off.
+	// UDP is TURN over UDP. Empty, or TURN not enabled, turns it off.
 	UDP string `koanf:"udp"`
 }
 
 // Proxy tunes the reverse proxy to Mattermost.
 type Proxy struct {
 	// TrustedProxies are the networks (CIDR, or one address) in front of us
-	// whose X-Forwarded-For or PROXY header is believed. Empty: nobody's.
+	// whose X-Forwarded-For is believed. Empty: nobody's.
 	TrustedProxies []string `koanf:"trusted_proxies"`
 	// IdleTimeout is how long an idle connection to Mattermost is kept. It
 	// must stay below the 60 s after which Mattermost closes its end, or a

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+
+	"sallyport/turn"
 )
 
 func (c Config) validateTURN(ps *problems) {
@@ -29,7 +31,7 @@ func (c Config) validateTURN(ps *problems) {
 		key := fmt.Sprintf("turn.relay_to[%d]", i)
 		if entry == RelayToSFU && c.SFU.Mode == ModeOff {
 			ps.add(key, "sfu.mode is off, so there is no SFU of ours: name the media server as host:port")
-		} else if !isRelayTarget(entry) {
+		} else if turn.CheckRelayTo(entry) != nil {
 			ps.add(key, "%q is not sfu, host:port or CIDR:port", entry)
 		}
 	}
@@ -44,19 +46,6 @@ func (c Config) validateTURN(ps *problems) {
 	if t.AllocationBitrate < 0 {
 		ps.add("turn.allocation_bitrate", "%d is negative: use 0 for no limit", t.AllocationBitrate)
 	}
-}
-
-// isRelayTarget reports whether entry is of the forms turn.relay_to takes:
-// sfu, host:port, IP:port, or CIDR:port with an IPv6 network in brackets.
-func isRelayTarget(entry string) bool {
-	if entry == RelayToSFU {
-		return true
-	}
-	host, port, err := net.SplitHostPort(entry)
-	if err != nil || !isPort(port) {
-		return false
-	}
-	return isAddress(host) || isPrefix(host) || isHostName(host)
 }
 
 func (c Config) validateSFU(ps *problems) {
