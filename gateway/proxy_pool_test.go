@@ -1,0 +1,237 @@
+package gateway
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func TestARestartOfMattermostIsNotSeen(t *testing.T) {
+	rig := startProxy(t, func(c *Config) { c.Proxy.Hold = 20 * time.Second })
+	rig.get("/") // so that there is a connection to lose
+	rig.mm.stop()
+	type answer struct {
+		status int
+		body   string
+		err    error
+	}
+	const n = 20
+	answers := make(chan answer, 2*n)
+	send := func(c *http.Client, method, body string) {
+		resp, err := c.Do(request(t, method, rig.url("/plugins/mirror/"), body))
+		if err != nil {
+			answers <- answer{err: err}
+			return
+		}
+		defer func() { _ = resp.Body.Close() }()
+		got, err := io.ReadAll(resp.Body)
+		answers <- answer{resp.StatusCode, string(got), err}
+	}
+	for i := range n {
+		go send([]*http.Client{rig.h1, rig.h2}[i%2], http.MethodGet, "")
+		go send([]*http.Client{rig.h1, rig.h2}[i%2], http.MethodPost, "keep me")
+	}
+	up := rig.settings.Load().pool.upstreams[0]
+	eventually(t, "upstream seen as down", up.down.Load)
+	eventually(t, "all requests wait", func() bool { return metric(rig.metrics.inFlight) == 2*n })
+	if metric(rig.metrics.upstream.WithLabelValues(up.url.Host)) != 0 {
+		t.Error("sallyport_upstream_up is not 0")
+	}
+	time.AfterFunc(1200*time.Millisecond, rig.mm.start)
+	posts := 0
+	for range 2 * n {
+		a := <-answers
+		if a.err != nil || a.status != http.StatusOK {
+			t.Errorf("%d %v", a.status, a.err)
+		}
+		if strings.Contains(a.body, `"Body":"keep me"`) {
+			posts++
+		}
+	}
+	if posts != n {
+		t.Errorf("%d of %d POSTs arrived with their body", posts, n)
+	}
+	if metric(rig.metrics.upstream.WithLabelValues(up.url.Host)) != 1 {
+		t.Error("sallyport_upstream_up is not 1 again")
+	}
+}
+
+func TestHoldEndsWithAPage(t *testing.T) {
+	const hold = 600 * time.Millisecond
+	rig := startProxy(t, func(c *Config) { c.Proxy.Hold = hold })
+	rig.mm.stop()
+	begin := time.Now()
+	resp, _ := rig.get("/")
+	if took := time.Since(begin); resp.StatusCode != http.StatusBadGateway || took < hold {
+		t.Errorf("status %d after %s", resp.StatusCode, took)
+	}
+}
+
+func TestHeldRequestEndsWithItsClient(t *testing.T) {
+	rig := startProxy(t, func(c *Config) { c.Proxy.Hold = time.Hour })
+	rig.mm.stop()
+	ctx, cancel := context.WithCancel(t.Context())
+	r := request(t, http.MethodGet, rig.url("/"), "").WithContext(ctx)
+	done := make(chan error, 1)
+	go func() {
+		resp, err := rig.h2.Do(r)
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		done <- err
+	}()
+	eventually(t, "request is held", func() bool { return metric(rig.metrics.inFlight) == 1 })
+	cancel()
+	<-done
+	eventually(t, "request is gone", func() bool { return metric(rig.metrics.inFlight) == 0 })
+}
+
+func TestWaitingRequestsDialTogether(t *testing.T) {
+	var dials atomic.Int64
+	p, err := newPool([]string{"http://mattermost.invalid"}, Proxy{Hold: time.Second}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
+		dials.Add(1)
+		return nil, &dialError{net.ErrClosed}
+	}
+	p.upstreams[0].failed(net.ErrClosed)
+	var wait sync.WaitGroup
+	for range 200 {
+		wait.Go(func() {
+			if _, err := p.RoundTrip(httptest.NewRequest(http.MethodGet, "/", nil)); err == nil {
+				t.Error("answered by nobody")
+			}
+		})
+	}
+	wait.Wait()
+	// One each 225 ms in 1 s, and one for a scheduler that is late.
+	if n := dials.Load(); n < 1 || n > 6 {
+		t.Errorf("%d dials for 200 waiting requests", n)
+	}
+}
+
+func TestSeveralUpstreams(t *testing.T) {
+	one, two := startMattermost(t), startMattermost(t)
+	served := map[string]int{}
+	rig := startProxy(t, func(c *Config) { c.Upstream = []string{one.url(), two.url()} })
+	hit := func() string { // which one answered, by the address it is connected to
+		r := request(t, http.MethodGet, "http://x/", "")
+		var to string
+		resp, err := rig.settings.Load().pool.RoundTrip(r.WithContext(traced(r.Context(), &to)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+		return to
+	}
+	for range 10 {
+		served[hit()]++
+	}
+	if served[one.addr] != 5 || served[two.addr] != 5 {
+		t.Errorf("not in turn: %v", served)
+	}
+	one.stop()
+	for range 10 {
+		if to := hit(); to != two.addr {
+			t.Errorf("answered by %s", to)
+		}
+	}
+	ups := rig.settings.Load().pool.upstreams
+	eventually(t, "one is seen as down", ups[0].down.Load)
+	one.start()
+	judge(ups, []error{rig.settings.Load().pool.probe(t.Context(), ups[0]), nil}, map[*upstream]int{})
+	if ups[0].down.Load() {
+		t.Error("the probe did not see it come back")
+	}
+}
+
+func TestProbeNeedsTwoSlowAnswers(t *testing.T) {
+	u, misses := &upstream{}, map[*upstream]int{}
+	judge([]*upstream{u}, []error{context.DeadlineExceeded}, misses)
+	if u.down.Load() {
+		t.Error("down after one slow answer")
+	}
+	judge([]*upstream{u}, []error{nil}, misses)
+	judge([]*upstream{u}, []error{context.DeadlineExceeded}, misses)
+	if u.down.Load() {
+		t.Error("down after two slow answers with a good one between")
+	}
+	judge([]*upstream{u}, []error{context.DeadlineExceeded}, misses)
+	if !u.down.Load() {
+		t.Error("up after two slow answers")
+	}
+	v := &upstream{}
+	judge([]*upstream{v}, []error{&dialError{net.ErrClosed}}, misses)
+	if !v.down.Load() {
+		t.Error("up although it cannot be dialled")
+	}
+	if len(misses) != 1 {
+		t.Errorf("%d upstreams remembered, one is in use", len(misses))
+	}
+}
+
+// dyingOnce accepts, lets the first connections die before they answer, and
+// serves the rest.
+func dyingOnce(t *testing.T, dead int) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest := &handOver{Listener: ln, dead: dead}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "alive") })}
+	go func() { _ = server.Serve(rest) }()
+	t.Cleanup(func() { _ = server.Close() })
+	return "http://" + ln.Addr().String()
+}
+
+type handOver struct {
+	net.Listener
+	dead int
+}
+
+func (h *handOver) Accept() (net.Conn, error) {
+	for {
+		c, err := h.Listener.Accept()
+		if err != nil || h.dead == 0 {
+			return c, err
+		}
+		h.dead--
+		_, _ = c.Read(make([]byte, 1)) // the request has been sent
+		_ = c.Close()
+	}
+}
+
+func TestBrokenConnectionsAreRetriedIfThatIsSafe(t *testing.T) {
+	for method, want := range map[string]int{http.MethodGet: 200, http.MethodPost: 502} {
+		rig := startProxy(t, func(c *Config) {
+			c.Proxy.Hold = 10 * time.Second
+			c.Upstream = []string{dyingOnce(t, 2)}
+		})
+		body := ""
+		if method == http.MethodPost {
+			body = "order one pizza"
+		}
+		if resp, _ := ask(t, rig.h1, request(t, method, rig.url("/"), body)); resp.StatusCode != want {
+			t.Errorf("%s: status %d, want %d", method, resp.StatusCode, want)
+		}
+	}
+}
+
+func TestUpstreamsThatCannotBe(t *testing.T) {
+	for _, urls := range [][]string{nil, {"127.0.0.1:8065"}, {"ftp://x"}, {"http://"}, {"http://%zz"}} {
+		if _, err := newPool(urls, Proxy{}, nil); err == nil {
+			t.Errorf("%q: no error", urls)
+		}
+	}
+}

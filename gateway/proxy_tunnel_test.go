@@ -1,0 +1,299 @@
+package gateway
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// dial opens a WebSocket through the proxy with the Origin a browser would send.
+func (rig *proxyRig) dial(t *testing.T, path string) *websocket.Conn {
+	t.Helper()
+	c, err := rig.tryDial(t, path)
+	if err != nil {
+		t.Fatalf("dial %s: %v", path, err)
+	}
+	t.Cleanup(func() { _ = c.CloseNow() })
+	return c
+}
+
+func (rig *proxyRig) tryDial(t *testing.T, path string) (*websocket.Conn, error) {
+	c, resp, err := websocket.Dial(t.Context(), "wss://"+rig.host+path, &websocket.DialOptions{
+		HTTPClient: rig.h1, HTTPHeader: http.Header{"Origin": {"https://" + rig.host}},
+	})
+	if resp != nil && resp.Body != nil && err != nil {
+		_ = resp.Body.Close()
+	}
+	return c, err
+}
+
+func exchangeText(t *testing.T, c *websocket.Conn, text string) {
+	t.Helper()
+	if err := c.Write(t.Context(), websocket.MessageText, []byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	if _, got, err := c.Read(t.Context()); err != nil || string(got) != text {
+		t.Fatalf("echo of %d bytes: %d bytes, %v", len(text), len(got), err)
+	}
+}
+
+func TestWebSocketOnAnyPath(t *testing.T) {
+	rig := startProxy(t, nil)
+	for _, path := range []string{
+		"/api/v4/websocket?connection_id=a&sequence_number=3", "/api/v4/websocket/", "/plugins/focalboard/ws",
+	} {
+		c := rig.dial(t, path)
+		exchangeText(t, c, "hello")
+		c.SetReadLimit(1 << 20)
+		exchangeText(t, c, strings.Repeat("x", 300<<10))
+		if err := c.Close(websocket.StatusNormalClosure, ""); err != nil {
+			t.Errorf("%s: close: %v", path, err)
+		}
+	}
+	eventually(t, "three opened, three closed", func() bool {
+		m := rig.metrics
+		closed := metric(m.wsClosed.WithLabelValues(endedByClient)) + metric(m.wsClosed.WithLabelValues(endedByUpstream))
+		return metric(m.wsOpened) == 3 && closed == 3 && metric(m.wsOpen) == 0
+	})
+	eventually(t, "101 counted, nothing in flight", func() bool {
+		return metric(rig.metrics.requests["GET"]["1xx"]) == 3 && metric(rig.metrics.inFlight) == 0
+	})
+}
+
+func TestWhoEndedAWebSocketIsCounted(t *testing.T) {
+	rig := startProxy(t, nil)
+	_ = rig.dial(t, "/api/v4/websocket").CloseNow()
+	eventually(t, "ended by the client", func() bool {
+		return metric(rig.metrics.wsClosed.WithLabelValues(endedByClient)) == 1
+	})
+	c := rig.dial(t, "/api/v4/websocket")
+	exchangeText(t, c, "hello")
+	rig.mm.stop() // leaves hijacked connections alone, as a real restart does not
+	if err := c.Write(t.Context(), websocket.MessageText, []byte("bye")); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := c.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusNormalClosure {
+		t.Errorf("Mattermost's close frame: %v", err)
+	}
+}
+
+func TestRefusedHandshakePassesThrough(t *testing.T) {
+	rig := startProxy(t, nil)
+	_, resp, err := websocket.Dial(t.Context(), "wss://"+rig.host+"/plugins/gone/ws", &websocket.DialOptions{HTTPClient: rig.h1})
+	if err == nil || resp == nil || resp.StatusCode != http.StatusForbidden || resp.Header.Get("X-Request-Id") != "upstream-id" {
+		t.Fatalf("%v, %+v", err, resp)
+	}
+	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "blocked origin\n" {
+		t.Errorf("body %q %v", body, err)
+	}
+	if lines := rig.log.with("websocket handshake refused"); len(lines) != 1 || !strings.Contains(lines[0], "status=403") || !strings.Contains(lines[0], "request=upstream-id") {
+		t.Errorf("log: %q", lines)
+	}
+	// Mattermost compares Origin with Host: a foreign one must fail there.
+	_, resp, err = websocket.Dial(t.Context(), "wss://"+rig.host+"/api/v4/websocket", &websocket.DialOptions{
+		HTTPClient: rig.h1, HTTPHeader: http.Header{"Origin": {"https://evil.example"}},
+	})
+	if err == nil || resp.StatusCode != http.StatusForbidden {
+		t.Errorf("foreign origin: %v %v", err, resp)
+	}
+	if n := rig.tunnels.count(); n != 0 {
+		t.Errorf("%d tunnels", n)
+	}
+}
+
+func TestWebSocketWithMattermostDown(t *testing.T) {
+	rig := startProxy(t, nil)
+	rig.mm.stop()
+	_, resp, err := websocket.Dial(t.Context(), "wss://"+rig.host+"/api/v4/websocket", &websocket.DialOptions{HTTPClient: rig.h1})
+	if err == nil || resp.StatusCode != http.StatusBadGateway || resp.Header.Get("X-Request-Id") == "" {
+		t.Errorf("%v %+v", err, resp)
+	}
+}
+
+func TestIdleWebSocketEnds(t *testing.T) {
+	rig := startProxy(t, nil)
+	rig.tunnels.idle = 300 * time.Millisecond
+	c := rig.dial(t, "/api/v4/websocket")
+	begin := time.Now()
+	for time.Since(begin) < 2*rig.tunnels.idle { // traffic keeps it open
+		exchangeText(t, c, "still here")
+		time.Sleep(20 * time.Millisecond)
+	}
+	if _, _, err := c.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusServiceRestart {
+		t.Errorf("idle: %v", err)
+	}
+	eventually(t, "counted as idle", func() bool { return metric(rig.metrics.wsClosed.WithLabelValues(endedIdle)) == 1 })
+}
+
+func TestDrainClosesWebSocketsOverTheSpread(t *testing.T) {
+	const n, spread = 8, 400 * time.Millisecond
+	rig := startProxy(t, func(c *Config) { c.Drain.WebsocketSpread = spread })
+	type ending struct {
+		at  time.Time
+		err error
+	}
+	ended := make(chan ending, n)
+	for range n {
+		c := rig.dial(t, "/api/v4/websocket")
+		exchangeText(t, c, "hello")
+		go func() {
+			_, _, err := c.Read(context.Background())
+			ended <- ending{time.Now(), err}
+		}()
+	}
+	begin := time.Now()
+	rig.stop()
+	var first, last time.Time
+	for range n {
+		e := <-ended
+		if websocket.CloseStatus(e.err) != websocket.StatusServiceRestart {
+			t.Errorf("ended with %v", e.err)
+		}
+		if first.IsZero() || e.at.Before(first) {
+			first = e.at
+		}
+		if e.at.After(last) {
+			last = e.at
+		}
+	}
+	if gap := last.Sub(first); gap < spread/2 {
+		t.Errorf("all within %s of a spread of %s", gap, spread)
+	}
+	if took := time.Since(begin); took < spread {
+		t.Errorf("stopped after %s, before the spread of %s was over", took, spread)
+	}
+	if got := metric(rig.metrics.wsClosed.WithLabelValues(endedByDrain)); got != n {
+		t.Errorf("%v counted as drained, want %d", got, n)
+	}
+}
+
+func TestStopInAHurryWaitsForNobody(t *testing.T) {
+	rig := startProxy(t, func(c *Config) { c.Drain.WebsocketSpread = time.Hour })
+	c := rig.dial(t, "/api/v4/websocket")
+	exchangeText(t, c, "hello")
+	answered := make(chan error, 1)
+	go func() {
+		resp, err := rig.h1.Do(request(t, http.MethodGet, rig.url("/plugins/slow"), ""))
+		if err == nil {
+			_, err = io.Copy(io.Discard, resp.Body)
+			_ = resp.Body.Close()
+		}
+		answered <- err
+	}()
+	eventually(t, "request in flight", func() bool { return metric(rig.metrics.inFlight) == 1 })
+	rig.hurry()
+	begin := time.Now()
+	rig.stop()
+	if took := time.Since(begin); took > 3*stopLimit {
+		t.Errorf("took %s", took)
+	}
+	if err := <-answered; err == nil {
+		t.Error("the slow request was answered by nobody knows whom")
+	}
+	if _, _, err := c.Read(t.Context()); err == nil {
+		t.Error("WebSocket still open")
+	}
+	close(rig.mm.stall)
+}
+
+func TestFrames(t *testing.T) {
+	frame := func(n int, masked bool) []byte {
+		b := []byte{0x82, 0}
+		switch {
+		case n < 126:
+			b[1] = byte(n)
+		case n < 1<<16:
+			b[1] = 126
+			b = binary.BigEndian.AppendUint16(b, uint16(n))
+		default:
+			b[1] = 127
+			b = binary.BigEndian.AppendUint64(b, uint64(n))
+		}
+		if masked {
+			b[1] |= 0x80
+			b = append(b, 1, 2, 3, 4)
+		}
+		return append(b, make([]byte, n)...)
+	}
+	var stream []byte
+	ends := map[int]bool{0: true}
+	for _, n := range []int{0, 1, 125, 126, 127, 4000, 1 << 16, 70000, 0} {
+		for _, masked := range []bool{false, true} {
+			stream = append(stream, frame(n, masked)...)
+			ends[len(stream)] = true
+		}
+	}
+	for range 50 { // in pieces of every size
+		var f frames
+		for at := 0; at < len(stream); {
+			if f.between() != ends[at] {
+				t.Fatalf("at byte %d: between frames = %v", at, f.between())
+			}
+			n := min(1+rand.IntN(300), len(stream)-at)
+			f.pass(stream[at : at+n])
+			at += n
+		}
+		if !f.between() {
+			t.Fatal("not between frames at the end")
+		}
+	}
+}
+
+// scripted is the upstream's half of a connection, as a list of reads.
+type scripted struct {
+	reads  []string
+	before func() // called before the reads are over
+}
+
+func (s *scripted) Read(p []byte) (int, error) {
+	if len(s.reads) == 0 {
+		s.before()
+		return 0, errors.New("closed")
+	}
+	n := copy(p, s.reads[0])
+	s.reads = s.reads[1:]
+	return n, nil
+}
+
+func (s *scripted) Write(p []byte) (int, error) { return len(p), nil }
+func (s *scripted) Close() error                { return nil }
+
+func TestNoGoodbyeInTheMiddleOfAFrame(t *testing.T) {
+	const whole, half, goodbye = "\x81\x02hi", "\x81\x05he", "\x88\x02\x03\xf4"
+	for _, c := range []struct {
+		name, why string
+		reads     []string
+		want      string
+	}{
+		{"between frames", endedByDrain, []string{whole, whole}, whole + whole + goodbye},
+		{"before the first", endedByDrain, nil, goodbye},
+		{"inside a frame", endedByDrain, []string{whole, half}, whole + half},
+		{"inside a header", endedByDrain, []string{whole, "\x81"}, whole + "\x81"},
+		{"idle", endedIdle, []string{whole}, whole + goodbye},
+		{"Mattermost hung up", "", []string{whole}, whole},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var out strings.Builder
+			tun := &tunnel{}
+			tun.upstream = &scripted{reads: c.reads, before: func() {
+				if c.why != "" {
+					tun.blame(c.why)
+				}
+			}}
+			if _, err := tun.WriteTo(&out); err == nil {
+				t.Error("nil error: httputil would keep the other half open")
+			}
+			if out.String() != c.want {
+				t.Errorf("client got %q, want %q", out.String(), c.want)
+			}
+		})
+	}
+}
