@@ -35,8 +35,7 @@ func (rig *browserRig) testWebSocketSignalling(t *testing.T) {
 	a, b := join("Laptop"), join("Phone")
 	a.click("#b-mic") // Chromium's fake microphone beeps
 	b.click("#b-tone")
-	a.hears()
-	b.hears()
+	hear(t, a, b)
 	b.click("#b-screen")
 	a.seesScreen()
 }
@@ -63,7 +62,7 @@ func (c *caller) audioPackets() int {
 func (rig *browserRig) testMute(t *testing.T) {
 	a, b := rig.call(t, "Laptop", "mute", "auto"), rig.call(t, "Phone", "mute", "auto")
 	a.click("#b-tone")
-	b.hears()
+	hear(t, b)
 	sender, receiver := a.offers(), b.offers()
 	ssrc := b.stats().Inbound[0].SSRC
 
@@ -80,7 +79,7 @@ func (rig *browserRig) testMute(t *testing.T) {
 	}
 
 	a.click("#b-tone")
-	b.hears()
+	hear(t, b)
 	if got := b.stats().Inbound; len(got) != 1 || got[0].SSRC != ssrc || got[0].PacketsReceived <= muted {
 		t.Errorf("unmute came on another stream: %+v, was SSRC %d", got, ssrc)
 	}
@@ -161,13 +160,14 @@ func (rig *browserRig) testLatecomer(t *testing.T) {
 	b.seesScreen()
 
 	c := rig.call(t, "Guest behind a firewall", "Weekly", "turn-tls")
-	c.wait(`['voice', 'voice', 'video', 'video', 'screen'].every(function (type) {
-		return this.splice(this.indexOf(type), 1)[0] === type;
-	}, sallyport.media.map(m => m.type))`)
+	c.wait(`sallyport.media.map(m => m.type).sort().join() === 'screen,screen-audio,video,video,voice,voice'`)
 	c.seesScreen()
 	c.wait(`document.querySelectorAll('.tile:not(.self) video').length === 2 &&
 		[...document.querySelectorAll('.tile video')].every(v => v.videoWidth > 0)`)
-	c.wait(`sallyport.stats().then(s => s.inbound.filter(i => i.kind === 'audio' && i.packetsReceived > 50 && i.totalAudioEnergy > 0).length === 2)`)
+	c.wait(`sallyport.stats().then(s => {
+		const voices = sallyport.media.filter(m => m.type === 'voice').map(m => m.mid);
+		return s.inbound.filter(i => voices.includes(i.mid) && i.packetsReceived > 50 && i.totalAudioEnergy > 0).length === 2;
+	})`)
 	c.wait(`sallyport.stats().then(s => s.inbound.filter(i => i.kind === 'video' && i.framesDecoded > 10).length === 3)`)
 	c.wait(`document.querySelectorAll('.tile.speaking').length === 2`)
 	c.screenshot("call")
@@ -178,7 +178,7 @@ func (rig *browserRig) testLatecomer(t *testing.T) {
 		left.wait(`sallyport.participants.length === 2 && document.getElementById('featured').hidden`)
 		left.wait(`!sallyport.media.some(m => m.type.startsWith('screen'))`)
 	}
-	c.hears() // the one who stayed
+	hear(t, c) // the one who stayed
 	c.screenshot("call-two")
 }
 

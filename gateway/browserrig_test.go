@@ -118,7 +118,7 @@ func (rig *browserRig) startChromium(t *testing.T, node, chromium string) {
 	args := []string{
 		"--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
 		"--disable-background-networking", "--disable-component-update", "--disable-sync",
-		"--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+		"--use-fake-device-for-media-stream", "--auto-select-tab-capture-source-by-title=Slides",
 		"--ignore-certificate-errors-spki-list=" + rig.publicKey(t),
 	}
 	if onlyLoopback() {
@@ -153,6 +153,11 @@ func (rig *browserRig) startChromium(t *testing.T, node, chromium string) {
 	var version string
 	rig.answer(t, "start", &version)
 	t.Log("Chromium", version)
+	slides, err := filepath.Abs(filepath.Join(browserDir, "slides.html"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rig.do(t, browserCommand{Do: "open", Page: "slides", URL: "file://" + slides}, nil) // what is shared
 }
 
 // publicKey returns the hash of the demo's public key as Chromium wants it.

@@ -92,20 +92,23 @@ export class Stage {
   }
 }
 
-// arrange gives the tiles the largest width at which all of them fit, in as
-// many columns as that takes.
+// arrange finds the number of columns that makes the tiles largest, between
+// 4:3 and 16:9, and rather side by side than stacked.
 function arrange(count) {
   const gap = 14;
-  const aspect = 16 / 10;
   const { clientWidth, clientHeight } = tilesBox;
-  let best = 0;
+  let best = { score: 0, wide: 0, high: 0 };
   for (let columns = 1; columns <= count; columns++) {
     const rows = Math.ceil(count / columns);
-    const wide = (clientWidth - gap * (columns - 1)) / columns;
-    const high = ((clientHeight - gap * (rows - 1)) / rows) * aspect;
-    best = Math.max(best, Math.min(wide, high));
+    const roomWide = (clientWidth - gap * (columns - 1)) / columns;
+    const roomHigh = (clientHeight - gap * (rows - 1)) / rows;
+    const wide = Math.min(roomWide, (roomHigh * 16) / 9);
+    const high = Math.min(roomHigh, (wide * 3) / 4);
+    const score = wide * high * (columns >= rows ? 1.25 : 1);
+    if (score > best.score) best = { score, wide, high };
   }
-  tilesBox.style.setProperty('--tile', `${Math.floor(best)}px`);
+  tilesBox.style.setProperty('--tile-width', `${Math.floor(best.wide)}px`);
+  tilesBox.style.setProperty('--tile-height', `${Math.floor(best.high)}px`);
 }
 
 // cameraOf finds the picture of a person who says its camera is on.

@@ -23,6 +23,7 @@ async function open({ page: name, url, dark, width, height }) {
     ignoreHTTPSErrors: true,
     colorScheme: dark ? 'dark' : 'light',
     viewport: { width: width || 1280, height: height || 800 },
+    permissions: ['camera', 'microphone', 'clipboard-write'],
   });
   const page = await context.newPage();
   const problems = [];
