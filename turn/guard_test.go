@@ -85,7 +85,7 @@ func TestAllocateIsRefused(t *testing.T) {
 	family := func(f byte) stun.Setter {
 		return attribute(stun.AttrRequestedAddressFamily, []byte{f, 0, 0, 0})
 	}
-	even := attribute(stun.AttrEvenPort, []byte{0x80})
+	even, pair := attribute(stun.AttrEvenPort, []byte{0}), attribute(stun.AttrEvenPort, []byte{0x80})
 	token := attribute(stun.AttrReservationToken, make([]byte, 8))
 	for _, tc := range []struct {
 		name  string
@@ -99,7 +99,8 @@ func TestAllocateIsRefused(t *testing.T) {
 		{"IPv6", []stun.Setter{requestUDP, family(familyIPv6)}, stun.CodeAddrFamilyNotSupported},
 		{"no family", []stun.Setter{requestUDP, family(9)}, stun.CodeAddrFamilyNotSupported},
 		{"short family", []stun.Setter{requestUDP, attribute(stun.AttrRequestedAddressFamily, []byte{1})}, stun.CodeBadRequest},
-		{"even port", []stun.Setter{requestUDP, even}, stun.CodeInsufficientCapacity},
+		{"pair of ports", []stun.Setter{requestUDP, pair}, stun.CodeInsufficientCapacity},
+		{"short even port", []stun.Setter{requestUDP, attribute(stun.AttrEvenPort, nil)}, stun.CodeBadRequest},
 		{"reservation", []stun.Setter{requestUDP, token}, stun.CodeInsufficientCapacity},
 		{"both", []stun.Setter{requestUDP, even, token}, stun.CodeBadRequest},
 		{"don't fragment", []stun.Setter{requestUDP, attribute(stun.AttrDontFragment, nil)}, stun.CodeUnknownAttribute},
@@ -120,6 +121,18 @@ func TestAllocateIsRefused(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestEvenPort(t *testing.T) {
+	r := newRig(t, nil)
+	for range 3 {
+		tk := r.talk("udp", "alice")
+		m := tk.do(stun.MethodAllocate, requestUDP, attribute(stun.AttrEvenPort, []byte{0}))
+		tk.want(m, 0)
+		if relayed, _ := parseXORAddress(attr(m, stun.AttrXORRelayedAddress), m); relayed.Port()%2 != 0 {
+			t.Errorf("port %d is odd", relayed.Port())
+		}
 	}
 }
 

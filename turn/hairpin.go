@@ -102,8 +102,9 @@ func (h *Hairpin) Close() error {
 	return nil
 }
 
-// register gives r a relayed address and makes it reachable.
-func (h *Hairpin) register(r *relay) error {
+// register gives r a relayed address, with an even port if asked for, and makes
+// it reachable.
+func (h *Hairpin) register(r *relay, even bool) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	label := h.last
@@ -111,7 +112,7 @@ func (h *Hairpin) register(r *relay) error {
 		if label++; label < firstLabel {
 			label = firstLabel
 		}
-		if h.reserved[label] || h.relays[label].Load() != nil {
+		if h.reserved[label] || even && label%2 != 0 || h.relays[label].Load() != nil {
 			continue
 		}
 		h.last = label

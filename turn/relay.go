@@ -56,6 +56,7 @@ type relayConfig struct {
 	metrics *metrics
 	flow    *flow
 	bitrate int64 // bit/s each way, 0 = unlimited
+	even    bool  // the relayed port has to be even
 	group   *sync.WaitGroup
 	closed  func()
 }
@@ -73,7 +74,7 @@ func newRelay(c relayConfig) (*relay, error) {
 		burst := max(bucketMin, int(bytes*bucketTime.Seconds()))
 		r.up, r.down = rate.NewLimiter(rate.Limit(bytes), burst), rate.NewLimiter(rate.Limit(bytes), burst)
 	}
-	if err := c.hairpin.register(r); err != nil {
+	if err := c.hairpin.register(r, c.even); err != nil {
 		return nil, err
 	}
 	r.group.Add(1)

@@ -75,7 +75,7 @@ func (g *guard) allocate(r *request, b []byte) (int, net.Addr) {
 	if c == nil {
 		c = newClient(g.server.ids.Add(1), r.from, overUDP)
 	}
-	relay, code := g.server.newRelay(r.user, c.via)
+	relay, code := g.server.newRelay(r.user, c.via, r.attrs.has(stun.AttrEvenPort))
 	if code != 0 {
 		return g.fail(r, code)
 	}
@@ -125,17 +125,17 @@ func (g *guard) allocated(r *request, a *allocation) {
 // 0 for none.
 func (g *guard) refusal(r *request) stun.ErrorCode {
 	token := r.attrs.has(stun.AttrReservationToken)
-	even := r.attrs.has(stun.AttrEvenPort)
+	even, hasEven := r.attrs.get(stun.AttrEvenPort)
 	transport, _ := r.attrs.get(stun.AttrRequestedTransport)
 	family, hasFamily := r.attrs.get(stun.AttrRequestedAddressFamily)
 	switch {
-	case token && even, token && hasFamily, len(transport) != 4, hasFamily && len(family) != 4:
+	case token && hasEven, token && hasFamily, len(transport) != 4, hasFamily && len(family) != 4, hasEven && len(even) != 1:
 		return stun.CodeBadRequest
 	case transport[0] != protocolUDP:
 		return stun.CodeUnsupportedTransProto
 	case hasFamily && family[0] != g.server.family():
 		return stun.CodeAddrFamilyNotSupported
-	case token, even: // relayed ports are labels: none is next to another
+	case token, hasEven && even[0]&0x80 != 0: // nothing is ever reserved: who needs two ports allocates twice
 		return stun.CodeInsufficientCapacity
 	case g.server.draining.Load():
 		return stun.CodeInsufficientCapacity

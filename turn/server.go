@@ -154,9 +154,9 @@ func (s *Server) Status() Status {
 	return st
 }
 
-// newRelay makes the relay of a new allocation, or returns the error that
-// says why not. Quota and gauges are given back when the relay is closed.
-func (s *Server) newRelay(user string, via transport) (*relay, stun.ErrorCode) {
+// newRelay makes the relay of a new allocation, on an even port if asked for,
+// or returns the error that says why not. Quota and gauges are given back when the relay is closed.
+func (s *Server) newRelay(user string, via transport, even bool) (*relay, stun.ErrorCode) {
 	switch err := s.quota.acquire(user); {
 	case errors.Is(err, errUserQuota):
 		s.log.Info("user has too many allocations", "user", user)
@@ -166,7 +166,7 @@ func (s *Server) newRelay(user string, via transport) (*relay, stun.ErrorCode) {
 		return nil, stun.CodeInsufficientCapacity
 	}
 	r, err := newRelay(relayConfig{
-		hairpin: s.hairpin, peers: s.peers, metrics: s.metrics, flow: s.metrics.flows[via], bitrate: s.bitrate, group: &s.relays,
+		hairpin: s.hairpin, peers: s.peers, metrics: s.metrics, flow: s.metrics.flows[via], bitrate: s.bitrate, even: even, group: &s.relays,
 		closed: func() {
 			s.quota.release(user)
 			s.metrics.allocations[via].Dec()
