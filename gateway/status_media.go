@@ -17,4 +17,7 @@ func (g *Gateway) mediaStatus(s *admin.Status) {
 			}
 		}
 	}
+	if g.turn != nil {
+		s.TURN = admin.TURN{Enabled: true, Allocations: g.turn.Status().Allocations}
+	}
 }
