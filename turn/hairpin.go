@@ -16,8 +16,9 @@ var ErrNoAllocation = errors.New("write to relay: no such allocation")
 var errNoLabel = errors.New("allocate: no relayed address is free")
 
 const (
-	firstLabel   = 1024
-	landingQueue = 4096 // packets waiting for the SFU
+	firstLabel   = 1024  // the lowest
+	startLabel   = 49152 // where giving out starts: the range in which clients expect relays
+	landingQueue = 4096  // packets waiting for the SFU
 )
 
 // An Alias says that clients may name the address Named as peer, and that
@@ -57,7 +58,7 @@ func NewHairpin(relayIP netip.Addr, aliases []Alias) *Hairpin {
 		ip:       relayIP.Unmap(),
 		aliases:  make(map[netip.AddrPort]*alias),
 		reserved: make(map[uint16]bool),
-		last:     firstLabel - 1,
+		last:     startLabel - 1,
 	}
 	at := make(map[netip.AddrPort]*landing)
 	for _, a := range aliases {

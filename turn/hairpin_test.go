@@ -103,20 +103,20 @@ func TestHairpinClose(t *testing.T) {
 }
 
 func TestLabelsAreUniqueAndRest(t *testing.T) {
-	h := NewHairpin(testRelayIP, []Alias{{netip.MustParseAddrPort("203.0.113.7:1030"), netip.MustParseAddrPort("127.0.0.1:1031")}})
+	h := NewHairpin(testRelayIP, []Alias{{netip.MustParseAddrPort("203.0.113.7:49160"), netip.MustParseAddrPort("127.0.0.1:49161")}})
 	used := make(map[int]bool)
 	first := testRelay(t, h, 0)
 	_ = first.Close()
 	for range 100 {
 		r := testRelay(t, h, 0)
 		p := r.addr.Port
-		if used[p] || p < firstLabel || p == 1030 || p == 1031 || p == first.addr.Port {
+		if used[p] || p < firstLabel || p == 49160 || p == 49161 || p == first.addr.Port {
 			t.Fatalf("label %d", p)
 		}
 		used[p] = true
 	}
 	h.last = 65535 - 1
-	if last, wrapped := testRelay(t, h, 0), testRelay(t, h, 0); last.addr.Port != 65535 || wrapped.addr.Port < firstLabel {
+	if last, wrapped := testRelay(t, h, 0), testRelay(t, h, 0); last.addr.Port != 65535 || wrapped.addr.Port != firstLabel {
 		t.Errorf("labels %d, %d around the end", last.addr.Port, wrapped.addr.Port)
 	}
 }

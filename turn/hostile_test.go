@@ -196,7 +196,7 @@ func TestSlowReader(t *testing.T) {
 			slow.want(slow.bind(0x4000, testNamed), 0)
 			victim := r.pionClient(transport, "victim")
 			r.echoes(victim, testNamed, 1, 500)
-			relayed := r.hairpin.relays[firstLabel].Load()
+			relayed := r.hairpin.relays[startLabel].Load()
 			conn := r.hairpin.Conns()[0]
 			before := memory()
 			data := make([]byte, 1200)
