@@ -56,6 +56,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	out := json.NewEncoder(stdout)
 	out.SetIndent("", "  ")
+	out.SetEscapeHTML(false) // "->" in the names of paths
 	if err := out.Encode(report); err != nil {
 		fmt.Fprintln(stderr, "sallyload: print report:", err)
 		return 1

@@ -2,6 +2,7 @@ package peer_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -222,6 +223,21 @@ func TestPort(t *testing.T) {
 	must(t, p.Unmute(soon(t))) // a later offer does not give it away either
 	if s, err := p.Selected(); err != nil || s.Remote != tcp.Remote {
 		t.Errorf("selected %v, %v; want a pair to %v", s, err, tcp.Remote)
+	}
+}
+
+// Without a relay a join over TURN fails at once, not when time is up.
+func TestNoRelay(t *testing.T) {
+	h := newHouse(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	address := ln.Addr().String()
+	must(t, ln.Close())
+	began := time.Now()
+	_, err = peer.Join(t.Context(), h.mux, peer.Config{Call: h.call, Path: peer.TURNTCP, ICEServers: []peer.ICEServer{
+		{URLs: []string{"turn:" + address + "?transport=tcp"}, Username: "u", Credential: "c"}}})
+	if took := time.Since(began); !errors.Is(err, peer.ErrNoRelay) || took > 10*time.Second {
+		t.Errorf("Join without a relay: %v after %v, want ErrNoRelay at once", err, took)
 	}
 }
 

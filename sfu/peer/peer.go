@@ -24,6 +24,9 @@ var (
 	ErrEnded = errors.New("session ended by the server")
 	// ErrFailed means that ICE or DTLS gave up or the other side closed.
 	ErrFailed = errors.New("media connection failed")
+	// ErrNoRelay means that no TURN server gave a relay address: not reachable,
+	// or it refused the credentials.
+	ErrNoRelay = errors.New("no TURN server gave a relay address")
 )
 
 // A Peer is a participant of a call. Its methods may be called from any
@@ -158,8 +161,11 @@ func (p *Peer) watch() {
 		}
 	})
 	p.pc.OnICECandidate(func(c *webrtc.ICECandidate) {
-		if c != nil {
+		switch {
+		case c != nil:
 			p.trickle(wire.Candidate(c.ToJSON()))
+		case p.config.Path.relayed() && p.candidates() == 0:
+			p.end(ErrNoRelay) // all have been gathered, so there will be none
 		}
 	})
 	p.pc.OnTrack(func(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
