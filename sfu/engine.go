@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/pion/ice/v2"
 	"github.com/pion/interceptor"
@@ -21,6 +22,12 @@ const (
 	extRID        = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"
 	extRepairRID  = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"
 )
+
+// dtlsFlight is how long a DTLS flight may go unanswered before it is sent
+// again. Our ClientHello often comes before the participant's ICE agent is done
+// and is lost; at the usual second (RFC 6347 §4.2.4.1) every join would wait for
+// it. Browsers begin with 50 ms.
+const dtlsFlight = 100 * time.Millisecond
 
 // newAPI makes what every PeerConnection of the server is made of. It is the
 // only place that configures pion.
@@ -66,6 +73,7 @@ func settingEngine(m *mux, t *tcpMux, log *slog.Logger) (webrtc.SettingEngine, e
 	e.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	e.SetReceiveMTU(maxDatagram)
 	e.SetSRTPReplayProtectionWindow(512) // a key frame arrives in bursts that networks reorder
+	e.SetDTLSRetransmissionInterval(dtlsFlight)
 	if err := e.SetAnsweringDTLSRole(webrtc.DTLSRoleClient); err != nil {
 		return e, err
 	}

@@ -90,10 +90,9 @@ type heardTrack struct {
 }
 
 type guestOptions struct {
-	dc      bool // signaling over the data channel
-	tcp     bool
-	av1     bool
-	speaker bool // a voice track in the first offer
+	dc  bool // signaling over the data channel
+	tcp bool
+	av1 bool
 }
 
 // join brings a guest into a call and waits for its data channel.

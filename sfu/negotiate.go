@@ -21,6 +21,11 @@ const (
 	// has not sent the map yet.
 	headStart    = 60 * time.Millisecond
 	maxHeadStart = time.Second
+	// gatherTime bounds the wait for our own candidates, which are sockets that
+	// are open already. They go out in the answer: one that came after our
+	// first connectivity check would make us a peer-reflexive candidate, which
+	// many agents nominate only after a second (RFC 8445 §7.3.1.3).
+	gatherTime = 250 * time.Millisecond
 	// impatient is the age of our unanswered offer at which an offer of the
 	// participant means that it never got ours.
 	impatient = 3 * time.Second
@@ -262,10 +267,15 @@ func (s *Session) takeOffer(d wire.Description, by road) error {
 	if err != nil {
 		return fmt.Errorf("create answer: %w", err)
 	}
+	gathered := webrtc.GatheringCompletePromise(s.pc)
 	if err := s.pc.SetLocalDescription(a); err != nil {
 		return fmt.Errorf("set local description: %w", err)
 	}
-	answer := wire.Description{Type: "answer", SDP: a.SDP}
+	select {
+	case <-gathered:
+	case <-time.After(gatherTime):
+	}
+	answer := wire.Description{Type: "answer", SDP: s.pc.LocalDescription().SDP}
 	if by == overChannel {
 		s.sendChannel(wire.ChannelMessage{Type: wire.ChannelSDP, SDP: answer})
 	} else {

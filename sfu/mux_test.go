@@ -1,0 +1,395 @@
+package sfu
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/pion/stun"
+	"github.com/pion/webrtc/v3"
+)
+
+// binding makes a STUN Binding request with a USERNAME.
+func binding(t testing.TB, username string) []byte {
+	t.Helper()
+	m, err := stun.Build(stun.TransactionID, stun.BindingRequest, stun.NewSoftware("x"), stun.NewUsername(username))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.Raw
+}
+
+func TestRequestUfrag(t *testing.T) {
+	whole := binding(t, "local:remote")
+	response := bytes.Clone(whole)
+	response[0], response[1] = 0x01, 0x01
+	tooLong := bytes.Clone(whole)
+	binary.BigEndian.PutUint16(tooLong[2:], 0xFFEC)
+	longAttribute := bytes.Clone(whole)
+	binary.BigEndian.PutUint16(longAttribute[22:], 0xFFFF)
+	for _, tt := range []struct {
+		name  string
+		in    []byte
+		ufrag string
+	}{
+		{"request", whole, "local"},
+		{"request with padding", binding(t, "l:r"), "l"},
+		{"no colon", binding(t, "local"), ""},
+		{"empty ufrag", binding(t, ":remote"), ""},
+		{"response", response, ""},
+		{"header alone", whole[:20], ""},
+		{"cut in an attribute", whole[:30], ""},
+		{"length beyond the datagram", tooLong, ""},
+		{"attribute beyond the message", longAttribute, ""},
+		{"RTP", bytes.Repeat([]byte{0x80}, 40), ""},
+		{"nothing", nil, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, ok := requestUfrag(tt.in)
+			if string(got) != tt.ufrag || ok != (tt.ufrag != "") {
+				t.Errorf("got %q, %v; want %q", got, ok, tt.ufrag)
+			}
+		})
+	}
+}
+
+func TestRequestUfragAllocatesNothing(t *testing.T) {
+	p := binding(t, "local:remote")
+	if n := testing.AllocsPerRun(100, func() { requestUfrag(p) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func FuzzRequestUfrag(f *testing.F) {
+	f.Add(binding(f, "local:remote"))
+	f.Add([]byte{0, 1, 0, 4, 0x21, 0x12, 0xA4, 0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 6, 0xFF, 0xFF})
+	f.Fuzz(func(t *testing.T, p []byte) {
+		got, ok := requestUfrag(p)
+		if ok && !bytes.Contains(p, append(bytes.Clone(got), ':')) {
+			t.Errorf("ufrag %q is not in the datagram", got)
+		}
+	})
+}
+
+func TestReadFrame(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		in   string
+		want string
+		err  bool
+	}{
+		{"one frame", "\x00\x03abcrest", "abc", false},
+		{"empty frame", "\x00\x00", "", true},
+		{"larger than the buffer", "\xff\xff" + string(make([]byte, 70000)), "", true},
+		{"cut", "\x00\x05ab", "", true},
+		{"nothing", "", "", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			buf := make([]byte, maxDatagram)
+			n, err := readFrame(bytes.NewReader([]byte(tt.in)), buf)
+			if (err != nil) != tt.err {
+				t.Fatalf("error %v, want one: %v", err, tt.err)
+			}
+			if err == nil && string(buf[:n]) != tt.want {
+				t.Errorf("got %q, want %q", buf[:n], tt.want)
+			}
+		})
+	}
+}
+
+func FuzzReadFrame(f *testing.F) {
+	f.Add([]byte("\x00\x03abc"))
+	f.Add([]byte("\xff\xff"))
+	f.Fuzz(func(t *testing.T, p []byte) {
+		r, buf := bytes.NewReader(p), make([]byte, maxDatagram)
+		for {
+			n, err := readFrame(r, buf)
+			if err != nil {
+				return
+			}
+			if n < 1 || n > len(buf) {
+				t.Fatalf("frame of %d bytes", n)
+			}
+		}
+	})
+}
+
+func TestQueueDropsTheOldest(t *testing.T) {
+	q := newQueue(3)
+	from := &net.UDPAddr{Port: 1}
+	for _, p := range []string{"a", "b", "c", "d"} {
+		if lost := !q.push([]byte(p), from); lost != (p == "d") {
+			t.Errorf("push %s: lost %v", p, lost)
+		}
+	}
+	var got []string
+	buf := make([]byte, 10)
+	for !q.empty() {
+		n, _, err := q.pop(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, string(buf[:n]))
+	}
+	if diff := cmp.Diff([]string{"b", "c", "d"}, got); diff != "" {
+		t.Errorf("left (-want +got):\n%s", diff)
+	}
+	go q.close()
+	if _, _, err := q.pop(buf); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("pop of a closed queue: %v", err)
+	}
+	if q.push([]byte("e"), from) {
+		t.Error("a closed queue takes datagrams")
+	}
+}
+
+func TestQueueAllocatesNothing(t *testing.T) {
+	q, from, p, buf := newQueue(4), &net.UDPAddr{Port: 1}, make([]byte, 200), make([]byte, 1500)
+	if n := testing.AllocsPerRun(200, func() {
+		q.push(p, from)
+		_, _, _ = q.pop(buf)
+	}); n > 0.1 { // a garbage collection may empty the pool
+		t.Errorf("%v allocations for each datagram", n)
+	}
+}
+
+// A living session keeps its remote address whatever another session sends
+// there; a session that is gone or silent does not.
+func TestRoutesCannotBeTakenFromTheLiving(t *testing.T) {
+	s := &muxSocket{routes: map[netip.AddrPort]*muxRoute{}}
+	victim, thief := &muxConn{}, &muxConn{}
+	at := netip.MustParseAddrPort("192.0.2.7:4000")
+	udp := net.UDPAddrFromAddrPort(at)
+	if !s.claim(at, victim, udp) {
+		t.Fatal("a free address was refused")
+	}
+	if s.claim(at, thief, udp) {
+		t.Error("the address of a living session was given away")
+	}
+	s.routes[at].seen.Store(time.Now().Add(-routeIdle).UnixNano())
+	if !s.claim(at, thief, udp) {
+		t.Error("the address of a silent session was refused")
+	}
+	thief.closed.Store(true)
+	if !s.claim(at, victim, udp) {
+		t.Error("the address of a closed session was refused")
+	}
+	s.release(at, thief) // not its own any longer
+	if s.routes[at] == nil || s.routes[at].conn != victim {
+		t.Error("a session released the address of another one")
+	}
+}
+
+func TestStrangersMakeNoState(t *testing.T) {
+	srv := startServer(t)
+	t.Run("udp", func(t *testing.T) {
+		c, err := net.Dial("udp", srv.mux.advertised[0].String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for _, p := range [][]byte{binding(t, "nobody:x"), []byte("garbage"), bytes.Repeat([]byte{0x80}, 1000), make([]byte, 3000)} {
+			if _, err := c.Write(p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		join(t, srv, "call", "alpha", guestOptions{}) // by now all of it has been read
+		srv.mux.mu.RLock()
+		defer srv.mux.mu.RUnlock()
+		if got := len(srv.mux.sockets[0].routes); got > maxRoutes || len(srv.mux.conns) != 1 {
+			t.Errorf("%d routes and %d connections for one session", got, len(srv.mux.conns))
+		}
+	})
+	for _, tt := range []struct {
+		name string
+		send []byte
+	}{
+		{"tcp, unknown ufrag", framed(binding(t, "nobody:x"))},
+		{"tcp, not STUN", framed([]byte("GET / HTTP/1.1\r\n\r\n"))},
+		{"tcp, an endless frame", []byte{0xff, 0xff, 0, 1}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := net.Dial("tcp", srv.tcp.listeners[0].Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if _, err := c.Write(tt.send); err != nil {
+				t.Fatal(err)
+			}
+			_ = c.SetReadDeadline(time.Now().Add(patience))
+			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !isReset(err) {
+				t.Errorf("the connection was not closed: %v", err)
+			}
+		})
+	}
+}
+
+func framed(p []byte) []byte { return append(binary.BigEndian.AppendUint16(nil, uint16(len(p))), p...) }
+
+func isReset(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && !op.Timeout()
+}
+
+// A hairpin is a second way to the same advertised address: answers go back the
+// way the question came.
+func TestHairpinIsAnotherWayToTheSameAddress(t *testing.T) {
+	socks, err := Listen(Config{UDP: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &memoryConn{local: socks.udp[0].LocalAddr(), in: make(chan []byte, 8), out: make(chan []byte, 8), done: make(chan struct{})}
+	m, err := newMux(socks, []net.PacketConn{h}, func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{}, 2)
+	for _, s := range m.sockets {
+		go func() { m.read(s); done <- struct{}{} }()
+	}
+	conn, err := m.GetConn("local", m.GetListenAddresses()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.in <- binding(t, "local:remote")
+	buf := make([]byte, maxDatagram)
+	_, from, err := conn.ReadFrom(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.WriteTo([]byte("answer"), from); err != nil {
+		t.Fatal(err)
+	}
+	if got := string(<-h.out); got != "answer" {
+		t.Errorf("the hairpin got %q", got)
+	}
+	h.in <- []byte("media") // not STUN: by its address
+	if n, _, err := conn.ReadFrom(buf); err != nil || string(buf[:n]) != "media" {
+		t.Errorf("got %q, %v", buf[:n], err)
+	}
+	peer, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	if _, err := conn.WriteTo([]byte("check"), peer.LocalAddr()); err != nil { // the hairpin does not know it
+		t.Fatal(err)
+	}
+	_ = peer.SetReadDeadline(time.Now().Add(patience))
+	if n, _, err := peer.ReadFrom(buf); err != nil || string(buf[:n]) != "check" {
+		t.Errorf("the peer got %q, %v", buf[:n], err)
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+	<-done
+	<-done
+}
+
+// A memoryConn is a net.PacketConn with one remote address.
+type memoryConn struct {
+	net.PacketConn
+	local   net.Addr
+	in, out chan []byte
+	done    chan struct{}
+}
+
+var relayedClient = &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 50000}
+
+func (c *memoryConn) LocalAddr() net.Addr { return c.local }
+func (c *memoryConn) Close() error        { close(c.done); return nil }
+func (c *memoryConn) ReadFrom(p []byte) (int, net.Addr, error) {
+	select {
+	case b := <-c.in:
+		return copy(p, b), relayedClient, nil
+	case <-c.done:
+		return 0, nil, net.ErrClosed
+	}
+}
+
+func (c *memoryConn) WriteTo(p []byte, to net.Addr) (int, error) {
+	if to.String() != relayedClient.String() {
+		return 0, errors.New("no such allocation")
+	}
+	c.out <- bytes.Clone(p)
+	return len(p), nil
+}
+
+func TestAdvertise(t *testing.T) {
+	v4, lo := netip.MustParseAddrPort("192.0.2.10:8443"), netip.MustParseAddrPort("127.0.0.1:8443")
+	second := netip.MustParseAddrPort("192.0.2.11:8443")
+	addr := netip.MustParseAddr
+	for _, tt := range []struct {
+		name      string
+		advertise []string
+		local     []netip.AddrPort
+		want      map[netip.Addr]netip.Addr
+		err       bool
+	}{
+		{"nothing", nil, []netip.AddrPort{v4}, nil, false},
+		{"one for one", []string{"203.0.113.5"}, []netip.AddrPort{lo}, map[netip.Addr]netip.Addr{lo.Addr(): addr("203.0.113.5")}, false},
+		{"one for all but loopback", []string{"203.0.113.5"}, []netip.AddrPort{v4, second, lo}, map[netip.Addr]netip.Addr{v4.Addr(): addr("203.0.113.5"), second.Addr(): addr("203.0.113.5")}, false},
+		{"other family", []string{"2001:db8::1"}, []netip.AddrPort{v4}, map[netip.Addr]netip.Addr{}, false},
+		{"pairs", []string{"203.0.113.5/192.0.2.10"}, []netip.AddrPort{v4, second}, map[netip.Addr]netip.Addr{v4.Addr(): addr("203.0.113.5")}, false},
+		{"not an address", []string{"example.com"}, []netip.AddrPort{v4}, nil, true},
+		{"not a pair", []string{"203.0.113.5/x"}, []netip.AddrPort{v4}, nil, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := mapAddresses(tt.advertise, tt.local)
+			if (err != nil) != tt.err {
+				t.Fatalf("error %v", err)
+			}
+			if diff := cmp.Diff(tt.want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+				t.Errorf("mapping (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAdvertisedAddressIsInTheCandidates(t *testing.T) {
+	socks, err := Listen(Config{UDP: "127.0.0.1:0", TCP: "127.0.0.1:0", Advertise: []string{"203.0.113.5/127.0.0.1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socks.Close()
+	srv, err := New(socks, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pc, err := srv.api.NewPeerConnection(webrtc.Configuration{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	if _, err := pc.CreateDataChannel("x", nil); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	done := make(chan struct{})
+	pc.OnICECandidate(func(c *webrtc.ICECandidate) {
+		if c == nil {
+			close(done)
+			return
+		}
+		got = append(got, c.Protocol.String()+" "+netip.AddrPortFrom(netip.MustParseAddr(c.Address), c.Port).String()+" "+c.TCPType)
+	})
+	offer, err := pc.CreateOffer(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pc.SetLocalDescription(offer); err != nil {
+		t.Fatal(err)
+	}
+	<-done
+	want := []string{"udp " + socks.Addresses()[0].Advertised.String() + " ", "tcp " + socks.TCPAddresses()[0].Advertised.String() + " passive"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("candidates (-want +got):\n%s", diff)
+	}
+}
