@@ -15,8 +15,8 @@ import (
 	"github.com/pion/webrtc/v3"
 )
 
-// binding makes a STUN Binding request with a USERNAME.
-func binding(t testing.TB, username string) []byte {
+// bindingRequest makes a STUN Binding request with a USERNAME.
+func bindingRequest(t testing.TB, username string) []byte {
 	t.Helper()
 	m, err := stun.Build(stun.TransactionID, stun.BindingRequest, stun.NewSoftware("x"), stun.NewUsername(username))
 	if err != nil {
@@ -26,7 +26,7 @@ func binding(t testing.TB, username string) []byte {
 }
 
 func TestRequestUfrag(t *testing.T) {
-	whole := binding(t, "local:remote")
+	whole := bindingRequest(t, "local:remote")
 	response := bytes.Clone(whole)
 	response[0], response[1] = 0x01, 0x01
 	tooLong := bytes.Clone(whole)
@@ -39,9 +39,9 @@ func TestRequestUfrag(t *testing.T) {
 		ufrag string
 	}{
 		{"request", whole, "local"},
-		{"request with padding", binding(t, "l:r"), "l"},
-		{"no colon", binding(t, "local"), ""},
-		{"empty ufrag", binding(t, ":remote"), ""},
+		{"request with padding", bindingRequest(t, "l:r"), "l"},
+		{"no colon", bindingRequest(t, "local"), ""},
+		{"empty ufrag", bindingRequest(t, ":remote"), ""},
 		{"response", response, ""},
 		{"header alone", whole[:20], ""},
 		{"cut in an attribute", whole[:30], ""},
@@ -60,14 +60,14 @@ func TestRequestUfrag(t *testing.T) {
 }
 
 func TestRequestUfragAllocatesNothing(t *testing.T) {
-	p := binding(t, "local:remote")
+	p := bindingRequest(t, "local:remote")
 	if n := testing.AllocsPerRun(100, func() { requestUfrag(p) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
 
 func FuzzRequestUfrag(f *testing.F) {
-	f.Add(binding(f, "local:remote"))
+	f.Add(bindingRequest(f, "local:remote"))
 	f.Add([]byte{0, 1, 0, 4, 0x21, 0x12, 0xA4, 0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 6, 0xFF, 0xFF})
 	f.Fuzz(func(t *testing.T, p []byte) {
 		got, ok := requestUfrag(p)
@@ -194,7 +194,7 @@ func TestStrangersMakeNoState(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		for _, p := range [][]byte{binding(t, "nobody:x"), []byte("garbage"), bytes.Repeat([]byte{0x80}, 1000), make([]byte, 3000)} {
+		for _, p := range [][]byte{bindingRequest(t, "nobody:x"), []byte("garbage"), bytes.Repeat([]byte{0x80}, 1000), make([]byte, 3000)} {
 			if _, err := c.Write(p); err != nil {
 				t.Fatal(err)
 			}
@@ -210,7 +210,7 @@ func TestStrangersMakeNoState(t *testing.T) {
 		name string
 		send []byte
 	}{
-		{"tcp, unknown ufrag", framed(binding(t, "nobody:x"))},
+		{"tcp, unknown ufrag", framed(bindingRequest(t, "nobody:x"))},
 		{"tcp, not STUN", framed([]byte("GET / HTTP/1.1\r\n\r\n"))},
 		{"tcp, an endless frame", []byte{0xff, 0xff, 0, 1}},
 	} {
@@ -258,7 +258,7 @@ func TestHairpinIsAnotherWayToTheSameAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.in <- binding(t, "local:remote")
+	h.in <- bindingRequest(t, "local:remote")
 	buf := make([]byte, maxDatagram)
 	_, from, err := conn.ReadFrom(buf)
 	if err != nil {
