@@ -55,11 +55,21 @@ type Gateway struct {
 
 	draining chan struct{} // closed by Drain
 	drain    sync.Once
-	ready    atomic.Bool // serving, and not about to stop
+	phase    atomic.Int32 // only ever grows
 
 	mu  sync.Mutex // guards the following; held through a reload
 	cfg Config     // as it is in force
 }
+
+// The phases of a Gateway.
+const (
+	starting int32 = iota // sockets are open, nothing is served
+	serving
+	stopping // waits for calls to end, or stops
+)
+
+// ready reports whether the gateway should be sent traffic.
+func (g *Gateway) ready() bool { return g.phase.Load() == serving }
 
 // New opens every socket that cfg asks for and builds the parts on them.
 // Nothing is served before Run; a Gateway that is never run must be closed.
@@ -197,7 +207,7 @@ func (g *Gateway) buildHTTP(cfg Config, _ Secrets) error {
 		g.http = newSite(table.at(doorHTTP), g.logger)
 	}
 	g.admin = admin.New(admin.Options{
-		Logger: g.logger, Metrics: g.registry, Status: g.Status, Ready: g.ready.Load,
+		Logger: g.logger, Metrics: g.registry, Status: g.Status, Ready: g.ready,
 	})
 	return nil
 }

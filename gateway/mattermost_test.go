@@ -139,6 +139,7 @@ func echo(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer func() { _ = conn.CloseNow() }()
+	conn.SetReadLimit(1 << 20)
 	for {
 		kind, msg, err := conn.Read(r.Context())
 		if err != nil {

@@ -159,7 +159,7 @@ func (p *proxy) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	x.id = newRequestID()
 	status := failureStatus(err)
-	if status == http.StatusRequestEntityTooLarge {
+	if status == http.StatusRequestEntityTooLarge && r.ProtoMajor == 1 {
 		w.Header().Set("Connection", "close") // the rest of the body is not worth reading
 	}
 	if x.hsts != "" {

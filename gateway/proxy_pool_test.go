@@ -63,6 +63,48 @@ func TestARestartOfMattermostIsNotSeen(t *testing.T) {
 	}
 }
 
+// The same while requests come and go without pause, some of them under way
+// when the process dies.
+func TestNoRequestFailsDuringARestart(t *testing.T) {
+	rig := startProxy(t, func(c *Config) { c.Proxy.Hold = 20 * time.Second })
+	stop := make(chan struct{})
+	var wait sync.WaitGroup
+	var good atomic.Int64
+	for i := range 8 {
+		wait.Go(func() {
+			c := []*http.Client{rig.h1, rig.h2}[i%2]
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				resp, err := c.Do(request(t, http.MethodGet, rig.url("/"), ""))
+				if err != nil {
+					t.Errorf("request: %v", err)
+					return
+				}
+				if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusOK {
+					t.Errorf("status %d, %v", resp.StatusCode, err)
+				}
+				_ = resp.Body.Close()
+				good.Add(1)
+			}
+		})
+	}
+	for range 3 {
+		before := good.Load()
+		eventually(t, "requests succeed", func() bool { return good.Load() > before+50 })
+		rig.mm.stop()
+		eventually(t, "the upstream is down", rig.settings.Load().pool.upstreams[0].down.Load)
+		rig.mm.start()
+	}
+	before := good.Load()
+	eventually(t, "requests succeed again", func() bool { return good.Load() > before+50 })
+	close(stop)
+	wait.Wait()
+}
+
 func TestHoldEndsWithAPage(t *testing.T) {
 	const hold = 600 * time.Millisecond
 	rig := startProxy(t, func(c *Config) { c.Proxy.Hold = hold })

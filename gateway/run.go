@@ -126,7 +126,7 @@ func start(group *errgroup.Group, hard context.Context, p part) *runner {
 
 // stopInOrder waits for a reason to stop, then stops the parts one by one.
 func (g *Gateway) stopInOrder(hard context.Context, runners []*runner) {
-	g.ready.Store(true)
+	g.phase.CompareAndSwap(starting, serving) // unless Drain was quicker
 	g.logListening()
 	select {
 	case <-g.draining:
@@ -156,7 +156,7 @@ func (g *Gateway) Drain() {
 }
 
 func (g *Gateway) beginDrain() {
-	g.ready.Store(false)
+	g.phase.Store(stopping)
 	if g.sfu != nil {
 		g.rtcd.Drain()
 		g.sfu.Drain()

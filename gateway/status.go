@@ -34,22 +34,7 @@ func (g *Gateway) Status() admin.Status {
 }
 
 func (g *Gateway) state() string {
-	switch {
-	case g.ready.Load():
-		return admin.Serving
-	case isClosed(g.draining):
-		return admin.Draining
-	}
-	return admin.Starting
-}
-
-func isClosed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
+	return [...]string{starting: admin.Starting, serving: admin.Serving, stopping: admin.Draining}[g.phase.Load()]
 }
 
 func (g *Gateway) listeners() []admin.Listener {

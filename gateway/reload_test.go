@@ -1,0 +1,144 @@
+package gateway
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sallyport/sfu/rtcd"
+)
+
+func TestChangedKeysAreNamedAsInTheFile(t *testing.T) {
+	if keys := changedKeys(Default(), Default()); len(keys) != 0 {
+		t.Errorf("nothing changed, but %v", keys)
+	}
+	for want, edit := range map[string]func(*Config){
+		"domain":                 func(c *Config) { c.Domain = "x" },
+		"upstream":               func(c *Config) { c.Upstream = []string{"http://a", "http://b"} },
+		"listen.udp":             func(c *Config) { c.Listen.UDP = "" },
+		"tls.acme.email":         func(c *Config) { c.TLS.ACME.Email = "a@example.com" },
+		"proxy.trusted_proxies":  func(c *Config) { c.Proxy.TrustedProxies = []string{"10.0.0.0/8"} },
+		"sfu.mode":               func(c *Config) { c.SFU.Mode = "off" }, // squashed: not sfu.config.mode
+		"sfu.api.clients":        func(c *Config) { c.SFU.API.Clients = []rtcd.Client{{ID: "a"}} },
+		"drain.websocket_spread": func(c *Config) { c.Drain.WebsocketSpread++ },
+		"":                       func(c *Config) { c.Proxy.TrustedProxies = nil }, // empty is empty
+	} {
+		c := Default()
+		edit(&c)
+		if got := strings.Join(changedKeys(Default(), c), " "); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// Every hot key must exist and be taken over by merged, or a reload would claim
+// what it did not do.
+func TestHotKeysAreMerged(t *testing.T) {
+	old, next := Default(), Default()
+	next.Upstream = []string{"http://a"}
+	next.TLS.CertFile, next.TLS.KeyFile, next.TLS.HSTS = "c", "k", 1
+	next.Proxy = Proxy{TrustedProxies: []string{"::1"}, IdleTimeout: 1, MaxBody: 1, Hold: 1}
+	next.TURN.SecretFile, next.TURN.PreviousSecretFile = "s", "p"
+	next.SFU.API.Clients = []rtcd.Client{{ID: "a"}}
+	next.Log.Level = "debug"
+	next.Drain = Drain{Timeout: 1, WebsocketSpread: 1}
+	g := &Gateway{cfg: old, opts: Options{Level: new(slog.LevelVar)}}
+	if rest := changedKeys(g.merged(next), next); len(rest) != 0 {
+		t.Errorf("not merged: %v", rest)
+	}
+	for _, key := range changedKeys(old, next) {
+		if !g.isHot(key) {
+			t.Errorf("%s is merged but not hot", key)
+		}
+	}
+	for _, hot := range hotKeys {
+		hit := false
+		for _, key := range changedKeys(old, next) {
+			hit = hit || key == hot || strings.HasPrefix(key, hot+".")
+		}
+		if !hit {
+			t.Errorf("%s is hot but not merged", hot)
+		}
+	}
+	g.opts.Level = nil
+	if rest := changedKeys(g.merged(next), next); !cmp.Equal(rest, []string{"log.level"}) || g.isHot("log.level") {
+		t.Errorf("without a level to set: %v", rest)
+	}
+}
+
+func TestReload(t *testing.T) {
+	g := startGateway(t, nil)
+	other := startMattermost(t)
+	c := client(nil, "h2")
+	defer c.CloseIdleConnections()
+
+	next := g.config()
+	next.Upstream = []string{other.url()}
+	next.TLS.HSTS = time.Hour
+	next.Domain = "other.example.com"
+	next.Listen.HTTP = ""
+	applied, restart, err := g.Reload(next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string{"upstream", "tls.hsts"}, applied); d != "" {
+		t.Errorf("applied (-want +got):\n%s", d)
+	}
+	if d := cmp.Diff([]string{"domain", "listen.http"}, restart); d != "" {
+		t.Errorf("restart (-want +got):\n%s", d)
+	}
+	resp, _ := ask(t, c, request(t, http.MethodGet, "https://"+g.Addrs().HTTPS+"/", ""))
+	if resp.StatusCode != 200 || resp.Header.Get("Strict-Transport-Security") != "max-age=3600" {
+		t.Errorf("status %d, %v", resp.StatusCode, resp.Header)
+	}
+	if ups := g.Status().Upstreams; len(ups) != 1 || ups[0].URL != other.url() {
+		t.Errorf("upstreams: %+v", ups)
+	}
+	// What needs a restart is still said the next time.
+	if applied, restart, err = g.Reload(next); err != nil || len(applied) != 0 || !cmp.Equal(restart, []string{"domain", "listen.http"}) {
+		t.Errorf("again: %v %v %v", applied, restart, err)
+	}
+}
+
+func TestBadReloadChangesNothing(t *testing.T) {
+	missing := false
+	g := startGatewayWith(t, nil, func(o *Options) {
+		read := o.ReadFile
+		o.ReadFile = func(name string) ([]byte, error) {
+			if missing {
+				return nil, os.ErrNotExist
+			}
+			return read(name)
+		}
+	})
+	before := g.config()
+	bad := map[string]func(*Config){
+		"invalid":        func(c *Config) { c.Proxy.IdleTimeout = time.Hour },
+		"secret missing": func(c *Config) { c.TLS.HSTS = time.Hour; missing = true },
+	}
+	for name, edit := range bad {
+		next := g.config()
+		edit(&next)
+		if applied, restart, err := g.Reload(next); err == nil || applied != nil || restart != nil {
+			t.Errorf("%s: %v %v %v", name, applied, restart, err)
+		} else if name == "secret missing" && !errors.Is(err, os.ErrNotExist) && !strings.Contains(err.Error(), "turn.secret_file") {
+			t.Errorf("%s: error does not say what: %v", name, err)
+		}
+		missing = false
+		if d := cmp.Diff(before, g.config()); d != "" {
+			t.Errorf("%s: configuration changed:\n%s", name, d)
+		}
+	}
+	if got := metric(g.metrics.reloads.WithLabelValues(reloadFailed)); got != 2 {
+		t.Errorf("%v failed reloads counted", got)
+	}
+	if g.proxy.settings.Load().hsts != "" {
+		t.Error("half of a bad configuration is in force")
+	}
+}

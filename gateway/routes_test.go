@@ -1,0 +1,148 @@
+package gateway
+
+import (
+	"bufio"
+	"crypto/tls"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/http2"
+)
+
+func TestRedirectsLeadHome(t *testing.T) {
+	for _, c := range []struct {
+		name, domain, port, request string
+		status                      int
+		location                    string
+	}{
+		{"a page", "chat.example.com", "443", "GET /a/b?c=d HTTP/1.1", 301, "https://chat.example.com/a/b?c=d"},
+		{"HEAD", "chat.example.com", "443", "HEAD / HTTP/1.1", 301, "https://chat.example.com/"},
+		{"a post keeps its method", "chat.example.com", "443", "POST /api HTTP/1.1", 308, "https://chat.example.com/api"},
+		{"another port", "chat.example.com", "8443", "GET / HTTP/1.1", 301, "https://chat.example.com:8443/"},
+		{"an absolute target names nobody else", "chat.example.com", "443", "GET http://evil.example/x HTTP/1.1", 301, "https://chat.example.com/x"},
+		{"nor do two slashes", "chat.example.com", "443", "GET //evil.example/x HTTP/1.1", 301, "https://chat.example.com//evil.example/x"},
+		{"nor an at sign", "chat.example.com", "443", "GET /@evil.example HTTP/1.1", 301, "https://chat.example.com/@evil.example"},
+		{"the whole server", "chat.example.com", "443", "OPTIONS * HTTP/1.1", 308, "https://chat.example.com/"},
+		{"IPv6", "2001:db8::1", "443", "GET / HTTP/1.1", 301, "https://[2001:db8::1]/"},
+		{"CONNECT", "chat.example.com", "443", "CONNECT evil.example:443 HTTP/1.1", 405, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(c.request + "\r\nHost: evil.example\r\n\r\n")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := httptest.NewRecorder()
+			redirect(c.domain, c.port).ServeHTTP(w, r)
+			if w.Code != c.status || w.Header().Get("Location") != c.location {
+				t.Errorf("%d %q, want %d %q", w.Code, w.Header().Get("Location"), c.status, c.location)
+			}
+		})
+	}
+}
+
+func TestRoutesTakeTheFirstThatFits(t *testing.T) {
+	say := func(s string) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, s) })
+	}
+	rs := routes{
+		{doorHTTPS, "calls.example.com", "/", say("host")},
+		{doorHTTPS, "", "/own/", say("path")},
+		{doorHTTPS, "", "/", say("rest")},
+		{doorPlain, "", "/only", say("plain")},
+	}
+	for _, c := range []struct {
+		door       door
+		host, path string
+		want       string
+	}{
+		{doorHTTPS, "Calls.example.com:443", "/own/", "host"},
+		{doorHTTPS, "chat.example.com", "/own/x", "path"},
+		{doorHTTPS, "chat.example.com", "/own", "rest"},
+		{doorPlain, "chat.example.com", "/", "404 page not found\n"},
+		{doorHTTP, "chat.example.com", "/only", "404 page not found\n"},
+	} {
+		r := httptest.NewRequest(http.MethodGet, c.path, nil)
+		r.Host = c.host
+		w := httptest.NewRecorder()
+		rs.at(c.door).ServeHTTP(w, r)
+		if w.Body.String() != c.want {
+			t.Errorf("%s %s%s: %q, want %q", c.door, c.host, c.path, w.Body.String(), c.want)
+		}
+	}
+}
+
+// A browser that is told of extended CONNECT opens WebSockets over HTTP/2,
+// which Mattermost cannot answer (RFC 8441).
+func TestExtendedConnectIsNotAdvertised(t *testing.T) {
+	rig := startProxy(t, nil)
+	settings := h2Settings(t, rig.rawTLS(t, "h2"))
+	for _, s := range settings {
+		if s.ID == http2.SettingEnableConnectProtocol {
+			t.Errorf("advertised: %v", s)
+		}
+	}
+	if len(settings) == 0 {
+		t.Error("no settings at all: not the frame we meant to read")
+	}
+}
+
+// h2Settings is what an HTTP/2 server announces first.
+func h2Settings(t *testing.T, conn *tls.Conn) []http2.Setting {
+	t.Helper()
+	if proto := conn.ConnectionState().NegotiatedProtocol; proto != "h2" {
+		t.Fatalf("ALPN gave %q", proto)
+	}
+	mustWrite(t, conn, http2.ClientPreface)
+	f := http2.NewFramer(conn, conn)
+	if err := f.WriteSettings(); err != nil {
+		t.Fatal(err)
+	}
+	frame, err := f.ReadFrame()
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings, ok := frame.(*http2.SettingsFrame)
+	if !ok {
+		t.Fatalf("first frame: %v", frame)
+	}
+	var all []http2.Setting
+	if err := settings.ForeachSetting(func(s http2.Setting) error { all = append(all, s); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func TestHugeHeadersAreRefused(t *testing.T) {
+	rig := startProxy(t, nil)
+	for name, value := range map[string]string{"many bytes": strings.Repeat("x", 2*maxHeaderBytes)} {
+		resp, err := rig.h1.Do(request(t, http.MethodGet, rig.url("/"), "", "X-Huge", value))
+		if err == nil {
+			_ = resp.Body.Close()
+			if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+				t.Errorf("%s: status %d", name, resp.StatusCode)
+			}
+		}
+	}
+	if resp, _ := rig.get("/"); resp.StatusCode != http.StatusOK {
+		t.Errorf("afterwards: status %d", resp.StatusCode)
+	}
+}
+
+// curl runs the real one against url and returns "status protocol".
+func curl(t *testing.T, args ...string) string {
+	t.Helper()
+	path, err := exec.LookPath("curl")
+	if err != nil {
+		t.Skip("SKIPPED: no curl on this machine, so nothing is proved about it: apt-get install curl")
+	}
+	args = append([]string{"--silent", "--show-error", "--insecure", "--noproxy", "*", "--max-time", "20", "--output", "/dev/null", "--write-out", "%{http_code} %{http_version}"}, args...)
+	out, err := exec.CommandContext(t.Context(), path, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("curl %s: %v: %s", args, err, out)
+	}
+	return string(out)
+}
