@@ -91,6 +91,26 @@ func (rig *browserRig) testMute(t *testing.T) {
 	}
 }
 
+// testInterruption: the signalling WebSocket breaks and comes back; the media
+// does not notice, and nobody sees the participant leave.
+func (rig *browserRig) testInterruption(t *testing.T) {
+	a, b := rig.call(t, "Laptop", "interruption", "auto"), rig.call(t, "Phone", "interruption", "auto")
+	a.click("#b-tone")
+	b.wait(`sallyport.stats().then(s => s.inbound.some(i => i.packetsReceived > 0))`)
+	var session, after string
+	a.eval(`sallyport.session`, &session)
+	rig.do(t, browserCommand{Do: "interrupt", Page: a.name}, nil)
+	a.click("#b-tone") // muted now; said over the new connection
+	b.wait(`sallyport.participants.some(p => p.name === 'Laptop' && p.muted)`)
+	a.wait(`document.getElementById('notice').hidden`)
+	a.eval(`sallyport.session`, &after)
+	if after != session {
+		t.Errorf("came back as another session: %s, was %s", after, session)
+	}
+	a.click("#b-tone")
+	hear(t, b)
+}
+
 // plays waits until a video element shows moving pictures.
 func (c *caller) plays(selector string) {
 	c.t.Helper()

@@ -180,6 +180,7 @@ func TestBrowser(t *testing.T) {
 	}
 	t.Run("signalling over WebSocket", rig.testWebSocketSignalling)
 	t.Run("mute", rig.testMute)
+	t.Run("interruption", rig.testInterruption)
 	t.Run("screen", rig.testScreen)
 	t.Run("camera", rig.testCamera)
 	t.Run("latecomer", rig.testLatecomer)

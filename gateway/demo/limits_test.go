@@ -3,6 +3,7 @@ package demo
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os/exec"
 	"strings"
@@ -204,6 +205,39 @@ func TestLinkComesBack(t *testing.T) {
 	}
 	p.say(`{"type":"unmute"}`)
 	second.next(t, wire.TypeRTC)
+}
+
+// TestSlowBrowserLosesSeat: nobody's memory grows because a browser does not read.
+func TestSlowBrowserLosesSeat(t *testing.T) {
+	h := newHub(slog.New(slog.DiscardHandler))
+	var slow, healthy bool
+	a, err := h.join(request{Room: "r", Name: "A"}, &socket{cancel: func() { slow = true }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := h.join(request{Room: "r", Name: "B"}, &socket{cancel: func() { healthy = true }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := a.resume
+	for i := range maxOutbox + 1 {
+		kind := wire.KindMute
+		if i%2 == 0 {
+			kind = wire.KindUnmute
+		}
+		if err := h.update(b, kind); err != nil {
+			t.Fatal(err)
+		}
+		for len(b.outbox) > 0 {
+			<-b.outbox
+		}
+	}
+	if !slow || healthy || len(a.outbox) != maxOutbox {
+		t.Errorf("slow socket cancelled: %t, healthy one: %t, %d events kept", slow, healthy, len(a.outbox))
+	}
+	if _, err := h.resume(request{Session: a.session, Resume: token}, &socket{cancel: func() {}}); err == nil {
+		t.Error("a browser that missed events got its seat back")
+	}
 }
 
 func TestJoinWithoutMediaServer(t *testing.T) {

@@ -6,6 +6,7 @@
 //   {"do": "eval", "page": "a", "value": "an expression"}
 //   {"do": "wait", "page": "a", "value": "an expression", "timeout": milliseconds}
 //   {"do": "screenshot", "page": "a", "value": "file.png"}
+//   {"do": "interrupt", "page": "a"}     breaks the signalling WebSocket, once
 //   {"do": "problems", "page": "a"}      errors the page has written to its console
 //   {"do": "close", "page": "a"}
 //
@@ -31,7 +32,9 @@ async function open({ page: name, url, dark, width, height }) {
   page.on('console', (message) => {
     if (['error', 'warning'].includes(message.type())) problems.push(`${message.type()}: ${message.text()}`);
   });
-  pages.set(name, { context, page, problems });
+  const sockets = [];
+  await page.routeWebSocket(/\/demo\/ws$/, (socket) => sockets.push([socket, socket.connectToServer()]));
+  pages.set(name, { context, page, problems, sockets });
   await page.goto(url);
 }
 
@@ -48,7 +51,7 @@ async function wait(page, expression, timeout) {
 
 async function perform(command) {
   if (command.do === 'open') return open(command);
-  const { context, page, problems } = pages.get(command.page);
+  const { context, page, problems, sockets } = pages.get(command.page);
   const { selector, value, timeout } = command;
   switch (command.do) {
     case 'click': return page.click(selector, { timeout: timeout || 5000 });
@@ -57,6 +60,7 @@ async function perform(command) {
     case 'eval': return page.evaluate(value);
     case 'wait': return wait(page, value, timeout || 15000);
     case 'screenshot': await page.screenshot({ path: value }); return null;
+    case 'interrupt': for (const side of sockets.pop()) await side.close({ code: 4000 }); return null;
     case 'problems': return problems;
     case 'close': await context.close(); pages.delete(command.page); return null;
     default: throw new Error(`unknown command ${command.do}`);
