@@ -115,10 +115,9 @@ func (s *Session) Unmute() { s.setMuted(false) }
 // setMuted changes what is forwarded without any negotiation (rtcd protocol
 // §4.8).
 func (s *Session) setMuted(muted bool) {
-	s.call.mu.Lock()
-	defer s.call.mu.Unlock()
-	s.muted = muted
 	heard := false
+	s.call.mu.Lock()
+	s.muted = muted
 	for _, u := range s.ups {
 		if u.kind() == classVoice {
 			u.deaf.Store(muted)
@@ -126,6 +125,7 @@ func (s *Session) setMuted(muted bool) {
 			heard = heard || u.level != 0
 		}
 	}
+	s.call.mu.Unlock()
 	if muted && heard {
 		s.signal().Voice(false)
 	}
