@@ -158,6 +158,29 @@ func TestRelayDropsWhatIsTooLong(t *testing.T) {
 	}
 }
 
+// The guard refuses such peers before; the relay does so too.
+func TestRelayIsClosed(t *testing.T) {
+	h := NewHairpin(testRelayIP, []Alias{{testNamed, testLocal}})
+	trap, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer trap.Close()
+	r := testRelay(t, h, 0)
+	for _, to := range []net.Addr{trap.LocalAddr(), &net.UDPAddr{IP: net.IPv4(203, 0, 113, 7), Port: 1}, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}, nil} {
+		if _, err := r.WriteTo([]byte("x"), to); err != nil {
+			t.Errorf("to %v: %v", to, err)
+		}
+	}
+	if r.kernel != nil || len(h.landings[0].in) != 0 {
+		t.Error("something was sent")
+	}
+	r.peers.sfu = false
+	if _, err := r.WriteTo([]byte("x"), net.UDPAddrFromAddrPort(testNamed)); err != nil || len(h.landings[0].in) != 0 {
+		t.Errorf("sent to the SFU, which relay_to does not list: %v", err)
+	}
+}
+
 func TestHairpinDoesNotAllocate(t *testing.T) {
 	h := NewHairpin(testRelayIP, []Alias{{testNamed, testLocal}})
 	r := testRelay(t, h, 1<<40)

@@ -309,4 +309,8 @@ func TestConnectionsFromOneAddressAreLimited(t *testing.T) {
 	for _, c := range conns {
 		_ = c.Close()
 	}
+	eventually(t, testWait, "all ended", func() bool { return r.server.Status().Connections == 1 }) // carol's
+	for range 10 {
+		r.talk("tcp", "dave").allocate()
+	}
 }

@@ -58,6 +58,7 @@ func TestNonces(t *testing.T) {
 		{"an hour old", nonce, here, now.Add(nonceLifetime), true},
 		{"older", nonce, here, now.Add(nonceLifetime + time.Second), false},
 		{"other port", nonce, there, now, false},
+		{"other address", nonce, netip.MustParseAddrPort("192.0.2.2:1000"), now, false},
 		{"forged", forged, here, now, false},
 		{"short", nonce[1:], here, now, false},
 		{"not base64", []byte("!!!!!!!!!!!!!!!!"), here, now, false},
