@@ -120,7 +120,9 @@ func (s *Session) setMuted(muted bool) {
 	s.muted = muted
 	for _, u := range s.ups {
 		if u.kind() == classVoice {
-			u.deaf.Store(muted)
+			if muted {
+				u.deaf.Store(true) // until the next packet, whenever that comes
+			}
 			u.on.Store(!muted)
 			heard = heard || u.level != 0
 		}

@@ -227,6 +227,18 @@ func TestVoiceActivity(t *testing.T) {
 	until(t, "a voice-on", func() bool { a.mu.Lock(); defer a.mu.Unlock(); return len(a.voice) > 0 && a.voice[0] })
 	a.sess.Mute()
 	until(t, "a voice-off", func() bool { a.mu.Lock(); defer a.mu.Unlock(); return len(a.voice) > 1 && !a.voice[1] })
+	b := join(t, srv, "call", "beta", guestOptions{})
+	src.set(func(s *source) { s.paused = true }) // as a muted client does
+	a.sess.Unmute()
+	src.set(func(s *source) { s.paused, s.level = false, 127 })
+	h := b.hears(classVoice, "alpha")
+	src.set(func(s *source) { s.level = 20 }) // loud within the first window: too early to say
+	until(t, "a whole window", func() bool { return b.count(h) > 40 })
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.voice) != 2 {
+		t.Errorf("speaking states %v: the levels from before the mute still count", a.voice)
+	}
 }
 
 func TestLock(t *testing.T) {
