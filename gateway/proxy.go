@@ -170,14 +170,13 @@ func (p *proxy) fail(w http.ResponseWriter, r *http.Request, err error) {
 
 func failureStatus(err error) int {
 	var tooLarge *http.MaxBytesError
-	var timeout interface{ Timeout() bool }
 	var dial *dialError
 	switch {
 	case errors.As(err, &tooLarge):
 		return http.StatusRequestEntityTooLarge
 	case errors.As(err, &dial):
 		return http.StatusBadGateway
-	case errors.As(err, &timeout) && timeout.Timeout():
+	case timedOut(err):
 		return http.StatusGatewayTimeout
 	}
 	return http.StatusBadGateway

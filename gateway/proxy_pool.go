@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"slices"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -133,7 +132,7 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 		case body.touched.Load():
 			return nil, err
 		case errors.As(err, &dial):
-		case resends < maxResends && broken(err) && safe(req.Method):
+		case resends < maxResends && safe(req.Method) && !timedOut(err):
 			resends++
 		default:
 			return nil, err
@@ -188,10 +187,12 @@ func outgoing(req *http.Request, u *upstream, body *heldBody) *http.Request {
 	return out
 }
 
-// broken reports whether err is what a connection to a dying process gives.
-func broken(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+// timedOut reports whether err is somebody's patience at its end. All other
+// errors are what a connection to a dying process gives, in more forms than
+// can be told apart: some of net/http's have no name.
+func timedOut(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // safe reports whether sending a request twice does no harm (RFC 9110, 9.2.1).

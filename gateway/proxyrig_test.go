@@ -173,3 +173,17 @@ func traced(ctx context.Context, to *string) context.Context {
 		GotConn: func(i httptrace.GotConnInfo) { *to = i.Conn.RemoteAddr().String() },
 	})
 }
+
+// benchProxy is a proxy to one upstream that logs nothing.
+func benchProxy(upstream string) (*proxy, error) {
+	cfg := Default()
+	pool, err := newPool([]string{upstream}, cfg.Proxy, nil)
+	if err != nil {
+		return nil, err
+	}
+	s, err := newSettings(cfg, pool)
+	if err != nil {
+		return nil, err
+	}
+	return newProxy(s, newMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler)), nil
+}
