@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
-	"time"
 )
 
 // testRelay returns a relay of h for a client over TCP.
@@ -200,41 +199,6 @@ func TestHairpinDoesNotAllocate(t *testing.T) {
 	}); n != 0 && !raceEnabled {
 		t.Errorf("%v allocations per packet there and back", n)
 	}
-}
-
-func TestStreamOutbox(t *testing.T) {
-	m, err := newMetrics(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	near, far := net.Pipe()
-	defer far.Close()
-	s := &stream{conn: near, drops: &m.drops, wake: make(chan struct{}, 1), done: make(chan struct{})}
-	frame := make([]byte, 1000)
-	for range 2 * outboxSize / len(frame) { // nobody reads, nobody writes yet
-		s.send(frame, netip.AddrPort{})
-	}
-	if len(s.pending) > outboxSize || len(s.pending)%len(frame) != 0 {
-		t.Errorf("%d bytes wait", len(s.pending))
-	}
-	want := len(s.pending)
-	var writer sync.WaitGroup
-	writer.Go(s.write)
-	buf := make([]byte, 64<<10)
-	_ = far.SetReadDeadline(time.Now().Add(testWait))
-	for got := 0; got < want; {
-		n, err := far.Read(buf)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n > writeChunk {
-			t.Fatalf("one write of %d bytes", n)
-		}
-		got += n
-	}
-	_ = near.Close()
-	close(s.done)
-	writer.Wait()
 }
 
 func BenchmarkHairpin(b *testing.B) {

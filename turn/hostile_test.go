@@ -311,6 +311,7 @@ func TestConnectionsFromOneAddressAreLimited(t *testing.T) {
 	}
 	eventually(t, testWait, "all ended", func() bool { return r.server.Status().Connections == 1 }) // carol's
 	for range 10 {
-		r.talk("tcp", "dave").allocate()
+		r.dial("tcp")
 	}
+	eventually(t, testWait, "ten more accepted", func() bool { return r.server.Status().Connections == 11 })
 }

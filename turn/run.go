@@ -103,7 +103,7 @@ func (run *serving) serve(ctx context.Context, conn net.Conn) {
 		via = overTLS
 	}
 	st := &stream{
-		conn: conn, remote: remote, lobby: run.lobby, drops: &run.metrics.drops, patience: run.patience,
+		conn: conn, remote: remote, lobby: run.lobby, drops: &run.metrics.drops, patience: run.patience, single: via == overTLS,
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	from := source{via: st, addr: remote}

@@ -38,6 +38,7 @@ type stream struct {
 	lobby    *lobby
 	drops    *drops
 	patience time.Duration // strangerTime, less in tests
+	single   bool          // one frame per write
 
 	allocated atomic.Bool // larger frames allowed, out of the lobby
 	wake      chan struct{}
@@ -131,8 +132,9 @@ func (s *stream) send(b []byte, _ netip.AddrPort) {
 	}
 }
 
-// write sends what send queued, many frames in one write, until the connection
-// ends.
+// write sends what send queued, until the connection ends: many frames in one
+// write on TCP; on TLS one frame in one record, because there are clients
+// (coturn's) that take a record for a message and lose what follows the first.
 func (s *stream) write() {
 	var writing []byte
 	for {
@@ -146,6 +148,9 @@ func (s *stream) write() {
 		s.mu.Unlock()
 		for rest := writing; len(rest) > 0; {
 			n := min(len(rest), writeChunk)
+			if s.single {
+				n = frameLength(rest)
+			}
 			_ = s.conn.SetWriteDeadline(time.Now().Add(writeTime))
 			if _, err := s.conn.Write(rest[:n]); err != nil {
 				_ = s.conn.Close() // ends the reader, which ends us

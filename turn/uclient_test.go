@@ -26,8 +26,10 @@ func TestUclient(t *testing.T) {
 				t.Parallel() // it mostly waits
 				peer, rtcp := startPeer(t)
 				r := newRig(t, func(c *Config) { c.RelayTo = []string{peer, rtcp} })
-				if lost := r.uclient(transport, peer, append(extra, "-n", "50", "-m", "2")...); lost != 0 {
-					t.Errorf("%d packets lost", lost)
+				lost, out := r.uclient(transport, peer, append(extra, "-n", "50", "-m", "2")...)
+				if lost != 0 {
+					t.Errorf("%d packets lost; %v up, %v down, %v dropped by us\n%s", lost,
+						r.total("packets_total", "up"), r.total("packets_total", "down"), r.total("drops_total"), out)
 				}
 				eventually(t, testWait, "everything freed", func() bool { return r.total("allocations") == 0 || transport == "udp" })
 			})
@@ -66,16 +68,16 @@ func TestUclientRefused(t *testing.T) {
 var uclientLost = regexp.MustCompile(`Total lost packets (-?\d+)`)
 
 // uclient runs turnutils_uclient against the server and returns how many
-// packets it says were lost.
-func (r *rig) uclient(transport, peer string, extra ...string) int {
+// packets it says were lost, and all it says.
+func (r *rig) uclient(transport, peer string, extra ...string) (lost int, out string) {
 	r.Helper()
 	out, err := r.runUclient(transport, peer, extra...)
 	found := uclientLost.FindAllStringSubmatch(out, -1)
 	if err != nil || len(found) == 0 {
 		r.Fatalf("uclient over %s: %v\n%s", transport, err, out)
 	}
-	lost, _ := strconv.Atoi(found[len(found)-1][1])
-	return lost
+	lost, _ = strconv.Atoi(found[len(found)-1][1])
+	return lost, out
 }
 
 // runUclient runs it without RTCP pairs (-c), which need reserved ports.
