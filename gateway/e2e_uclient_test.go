@@ -1,0 +1,166 @@
+package gateway_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+
+	"sallyport/gateway"
+)
+
+var turnTransports = []string{"udp", "tcp", "tls"}
+
+// TestUclient: coturn's test client, which shares no code with us, loses no
+// packet on the shared port.
+func TestUclient(t *testing.T) {
+	needPrograms(t, "turnutils_uclient", "turnutils_peer")
+	rtp, rtcp := startEcho(t)
+	x, _ := startHere(t, func(c *gateway.Config) {
+		c.TURN.RelayTo = []string{"sfu", rtp, rtcp}
+	})
+	const clients, each = 3, 100
+	t.Run("", func(t *testing.T) { // ends when the parallel ones have
+		for _, transport := range turnTransports {
+			for _, mode := range []struct {
+				name  string
+				flags []string
+				frame int // size of what comes back for each packet
+			}{
+				{"channels", nil, 204},
+				{"send", []string{"-s"}, 236},
+			} {
+				t.Run(transport+"/"+mode.name, func(t *testing.T) {
+					t.Parallel() // it mostly waits
+					out, err := x.uclient(t, transport, rtp, append(mode.flags,
+						"-v", "-l", "200", "-n", strconv.Itoa(each), "-m", strconv.Itoa(clients))...)
+					lost := uclientLost(out)
+					if transport == "tls" {
+						lost = clients*each - framesIn(out, mode.frame)
+					}
+					if err != nil || lost != 0 {
+						t.Errorf("%d lost, uclient: %v\n%s", lost, err, out)
+					}
+				})
+			}
+		}
+	})
+}
+
+var (
+	uclientTotal = regexp.MustCompile(`Total lost packets (-?\d+)`)
+	uclientRead  = regexp.MustCompile(`response received: size=(\d+)`)
+)
+
+// uclientLost is the number of lost packets that uclient prints, -1 if it
+// prints none.
+func uclientLost(out string) int {
+	if found := uclientTotal.FindStringSubmatch(out); found != nil {
+		n, err := strconv.Atoi(found[1])
+		if err == nil {
+			return n
+		}
+	}
+	return -1
+}
+
+// framesIn counts the frames of a size that uclient says it read. Over TLS that
+// is what must be asked: it takes whatever SSL_read gives it for one message,
+// and so counts frames that came in one TLS record, as they do when the machine
+// is busy, as lost.
+func framesIn(out string, size int) (frames int) {
+	for _, found := range uclientRead.FindAllStringSubmatch(out, -1) {
+		if n, err := strconv.Atoi(found[1]); err == nil && n%size == 0 {
+			frames += n / size
+		}
+	}
+	return frames
+}
+
+func needPrograms(t *testing.T, names ...string) {
+	t.Helper()
+	packages := map[string]string{"turnutils_uclient": "coturn", "turnutils_peer": "coturn", "ip": "iproute2"}
+	for _, name := range names {
+		if _, err := exec.LookPath(name); err != nil {
+			p := name
+			if packages[name] != "" {
+				p = packages[name]
+			}
+			t.Skipf("SKIPPED, NOT TESTED: %s is missing: apt-get install %s", name, p)
+		}
+	}
+}
+
+// uclient runs turnutils_uclient over transport against a peer and returns what
+// it prints. -c: no RTCP pairs, which would need reserved ports.
+func (x *target) uclient(t *testing.T, transport, peerAddr string, extra ...string) (string, error) {
+	t.Helper()
+	server := x.HTTPS
+	var way []string
+	switch transport {
+	case "udp":
+		server = x.UDP
+	case "tcp":
+		way = []string{"-t"}
+	case "tls":
+		way = []string{"-t", "-S"}
+	}
+	host, port, err := net.SplitHostPort(server)
+	must(t, err)
+	peerHost, peerPort, err := net.SplitHostPort(peerAddr)
+	must(t, err)
+	args := append([]string{"-c", "-u", "uclient", "-W", e2eTURNSecret, "-e", peerHost, "-r", peerPort, "-p", port}, way...)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "turnutils_uclient", append(append(args, extra...), host)...).CombinedOutput()
+	return string(out), err
+}
+
+// startEcho runs turnutils_peer, which echoes, and returns its address and the
+// one above it: uclient asks for a permission for that too.
+func startEcho(t *testing.T) (rtp, rtcp string) {
+	t.Helper()
+	port := freePair(t)
+	command := exec.Command("turnutils_peer", "-L", "127.0.0.1", "-p", strconv.Itoa(port))
+	must(t, command.Start())
+	t.Cleanup(func() {
+		_ = command.Process.Kill()
+		_ = command.Wait()
+	})
+	rtp, rtcp = fmt.Sprintf("127.0.0.1:%d", port), fmt.Sprintf("127.0.0.1:%d", port+1)
+	conn, err := net.Dial("udp4", rtp)
+	must(t, err)
+	defer func() { _ = conn.Close() }()
+	for end := time.Now().Add(patience); ; {
+		_, _ = conn.Write([]byte("are you there"))
+		_ = conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		if _, err := conn.Read(make([]byte, 100)); err == nil {
+			return rtp, rtcp
+		} else if time.Now().After(end) {
+			t.Fatalf("turnutils_peer does not echo: %v", err)
+		}
+	}
+}
+
+// freePair returns a UDP port that was free a moment ago, and so was the next.
+func freePair(t *testing.T) int {
+	t.Helper()
+	loopback := net.IPv4(127, 0, 0, 1)
+	for range 100 {
+		first, err := net.ListenUDP("udp4", &net.UDPAddr{IP: loopback})
+		must(t, err)
+		port := first.LocalAddr().(*net.UDPAddr).Port
+		second, err := net.ListenUDP("udp4", &net.UDPAddr{IP: loopback, Port: port + 1})
+		_ = first.Close()
+		if err == nil {
+			_ = second.Close()
+			return port
+		}
+	}
+	t.Fatal("no two free ports in a row")
+	return 0
+}
