@@ -25,6 +25,7 @@ func commands() []command {
 		{"serve", "[-config FILE]", "run the gateway (the default)", serve},
 		{"demo", "", "run the gateway with a demo application, without any file", runDemo},
 		{"check", "[-config FILE]", "check the configuration and print what it amounts to", check},
+		{"doctor", "[-json] [-config FILE]", "examine the installation from outside, and say what to do", runDoctor},
 		{"status", "[-json] [-config FILE]", "print what the running gateway is doing", status},
 		{"turn-credentials", "-user NAME [-ttl 4h]", "mint TURN credentials from the configured secret", turnCredentials},
 		{"version", "[-json]", "print build information", version},
