@@ -36,11 +36,14 @@ func (s *Server) Run(ctx context.Context, streams []net.Listener, packets []net.
 	key := newInnerKey()
 	for range runtime.GOMAXPROCS(0) {
 		sh := newShard(s.ids.Add(1), &s.metrics.drops)
+		sh.ended = s.relays.Done
 		sh.guard = &guard{server: s, lobby: run.lobby, shard: sh, pion: pionSide{key: key}}
 		run.shards.all = append(run.shards.all, sh)
 	}
+	s.relays.Add(len(run.shards.all)) // each shard, as long as it may make relays
 	pion, err := s.newPion(run.shards.all, key)
 	if err != nil {
+		s.relays.Add(-len(run.shards.all)) // pion checks before it starts anything
 		return fmt.Errorf("start turn: %w", err)
 	}
 	run.group, ctx = errgroup.WithContext(ctx)

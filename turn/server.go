@@ -64,7 +64,7 @@ type Server struct {
 	nonces    *nonces
 
 	challenges *challenges
-	relays     sync.WaitGroup
+	relays     sync.WaitGroup // and the shards that make them
 
 	secrets  atomic.Pointer[[][]byte]
 	draining atomic.Bool

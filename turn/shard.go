@@ -54,6 +54,7 @@ type shard struct {
 	once     sync.Once
 	drops    *drops
 	guard    *guard
+	ended    func() // called when ReadFrom has failed
 
 	served uint // packets, for fairness; the guard's goroutine only
 
@@ -122,6 +123,7 @@ func (s *shard) ReadFrom(b []byte) (int, net.Addr, error) {
 		e, p, ok := s.wait()
 		if !ok {
 			s.guard.close()
+			s.ended()
 			return 0, nil, net.ErrClosed
 		}
 		var n int
