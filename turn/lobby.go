@@ -9,8 +9,12 @@ import (
 
 const (
 	challengeSlots = 4096
-	challengeRate  = 10 // per second and /32 or /64
-	challengeBurst = 50 // an office whose phones all come back at once
+	// challengeRate is per second and /32 or /64. Our answers are hardly larger
+	// than what provokes them, so this many to a forged address (about 10 kB/s)
+	// hurt nobody, while an office of hundreds behind one address, each phone
+	// asking several times for one call, must not wait for its retransmissions.
+	challengeRate  = 100
+	challengeBurst = 500
 )
 
 // challenges limits the answers to unproven UDP sources, so that nobody can
