@@ -73,9 +73,18 @@ func (x *target) join(path peer.Path) *peer.Peer {
 }
 
 func (x *target) tryJoin(path peer.Path) (*peer.Peer, error) {
+	p, err := peer.Join(within(x.t), x.plugin, x.participant(path))
+	if err == nil {
+		x.t.Cleanup(func() { _ = p.Close() })
+	}
+	return p, err
+}
+
+// participant describes one in the call, with a TURN credential of his own.
+func (x *target) participant(path peer.Path) peer.Config {
 	name, password := turn.Credentials([]byte(e2eTURNSecret), peer.NewID(), time.Now().Add(time.Hour))
 	urls := []string{"turn:" + x.UDP + "?transport=udp", "turn:" + x.HTTPS + "?transport=tcp", "turns:" + x.HTTPS + "?transport=tcp"}
-	p, err := peer.Join(within(x.t), x.plugin, peer.Config{
+	return peer.Config{
 		Call: x.call, Path: path,
 		ICEServers: []peer.ICEServer{{URLs: urls, Username: name, Credential: password}},
 		DialTURN: func(_, _ string) (net.Conn, error) {
@@ -84,11 +93,7 @@ func (x *target) tryJoin(path peer.Path) (*peer.Peer, error) {
 			}
 			return net.Dial("tcp", x.HTTPS)
 		},
-	})
-	if err == nil {
-		x.t.Cleanup(func() { _ = p.Close() })
 	}
-	return p, err
 }
 
 // hears waits until p has n further packets of what from says.
