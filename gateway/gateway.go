@@ -203,8 +203,10 @@ func (g *Gateway) buildHTTP(cfg Config, _ Secrets) error {
 	g.secure = newSite(table.at(doorHTTPS), g.logger)
 	g.secure.afterShutdown = g.endTunnels
 	g.plain = newSite(table.at(doorPlain), g.logger)
+	g.plain.patience = redirectPatience
 	if g.sockets.http != nil {
 		g.http = newSite(table.at(doorHTTP), g.logger)
+		g.http.patience = redirectPatience
 	}
 	g.admin = admin.New(admin.Options{
 		Logger: g.logger, Metrics: g.registry, Status: g.Status, Ready: g.ready,

@@ -176,6 +176,8 @@ func failureStatus(err error) int {
 		return http.StatusRequestEntityTooLarge
 	case errors.As(err, &dial):
 		return http.StatusBadGateway
+	case errors.Is(err, errStalled), errors.Is(err, context.Canceled): // the client's doing, no fault of Mattermost's
+		return http.StatusRequestTimeout
 	case timedOut(err):
 		return http.StatusGatewayTimeout
 	}

@@ -12,10 +12,12 @@ import (
 )
 
 // Limits of every HTTP server we run. There is no total time limit for a
-// request or an answer: large files over slow links take as long as they take.
+// request or an answer: large files over slow links take as long as they take,
+// but see patient.
 const (
 	readHeaderTimeout = 10 * time.Second
 	keepAliveTimeout  = 120 * time.Second
+	redirectPatience  = 10 * time.Second // where nothing but redirects is served
 	maxHeaderBytes    = 64 << 10
 	stuckWrite        = 60 * time.Second // HTTP/2: not one byte taken by the client
 	silentPing        = 30 * time.Second // HTTP/2: silence after which the client is asked whether it lives
@@ -26,9 +28,10 @@ const (
 // A site is an http.Server that ends completely: when run returns, no handler
 // is running.
 type site struct {
-	server *http.Server
-	abort  context.CancelFunc // cancels the context of every request
-	busy   crowd
+	server   *http.Server
+	abort    context.CancelFunc // cancels the context of every request
+	busy     crowd
+	patience time.Duration // for each wait for a client; set before run
 
 	// afterShutdown, if not nil, ends the connections that were hijacked. hard
 	// ends when there is no more time.
@@ -37,12 +40,14 @@ type site struct {
 
 func newSite(h http.Handler, logger *slog.Logger) *site {
 	base, abort := context.WithCancel(context.Background())
-	s := &site{abort: abort}
+	s := &site{abort: abort, patience: clientPatience}
 	s.server = &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			s.busy.enter()
 			defer s.busy.leave()
-			h.ServeHTTP(w, r)
+			p, r := newPatient(w, r, s.patience)
+			defer p.finish()
+			h.ServeHTTP(p, r)
 		}),
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       keepAliveTimeout,
