@@ -23,6 +23,7 @@ func (f *doctorFlags) targetOf(c gateway.Config) doctor.Target {
 	t := doctor.Target{
 		Host: c.Domain, Port: portNumber(portText(c.Listen.HTTPS)), Upstream: c.Upstream,
 		AdminURL: "http://" + local(c.Admin.Listen), TLS13Only: c.TLS.MinVersion == "1.3",
+		RelayTo: c.TURN.RelayTo,
 	}
 	if f.admin != "" {
 		t.AdminURL = "http://" + f.admin
