@@ -46,7 +46,7 @@ func newSettings(c Config, p *pool) (*settings, error) {
 		return nil, fmt.Errorf("proxy.trusted_proxies: %w", err)
 	}
 	s := &settings{trusted: trusted, maxBody: c.Proxy.MaxBody, pool: p}
-	if c.TLS.HSTS > 0 {
+	if c.TLS.HSTS > 0 && c.TLS.Source != SourceSelfSigned { // a promise that such a certificate cannot keep
 		s.hsts = fmt.Sprintf("max-age=%d", int64(c.TLS.HSTS.Seconds()))
 	}
 	return s, nil
