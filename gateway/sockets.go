@@ -10,10 +10,6 @@ import (
 	"sallyport/sfu"
 )
 
-// turnBuffer is asked of the kernel for the UDP socket of TURN, in bytes; the
-// kernel grants at most net.core.rmem_max and wmem_max.
-const turnBuffer = 8 << 20
-
 // sockets is every socket we listen on. Those that are off are nil.
 type sockets struct {
 	https, http, api, admin net.Listener
@@ -148,8 +144,6 @@ func listenUDP(key, addr string) (*net.UDPConn, error) {
 	if err != nil {
 		return nil, explainBind(key, addr, err)
 	}
-	_ = c.SetReadBuffer(turnBuffer) // best effort: the kernel grants what it allows
-	_ = c.SetWriteBuffer(turnBuffer)
 	return c, nil
 }
 
