@@ -32,6 +32,7 @@ var arrows = []struct {
 	{"sfu/rtcd", []string{"sfu", "sfu/wire"}},
 	{"sfu/peer", []string{"sfu/wire"}},
 	{"sfu/wire", nil},
+	{"examples", nil},
 	{"sfu/internal/*", []string{"sfu/internal/*"}},
 }
 
