@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -45,6 +46,7 @@ func newSite(h http.Handler, logger *slog.Logger) *site {
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			s.busy.enter()
 			defer s.busy.leave()
+			defer confess(logger, r)
 			p, r := newPatient(w, r, s.patience)
 			defer p.finish()
 			h.ServeHTTP(p, r)
@@ -60,6 +62,19 @@ func newSite(h http.Handler, logger *slog.Logger) *site {
 	s.server.Protocols.SetHTTP1(true)
 	s.server.Protocols.SetHTTP2(true)
 	return s
+}
+
+// confess logs the panic of a handler. net/http would, too, but among strangers'
+// broken handshakes, where nobody looks.
+func confess(logger *slog.Logger, r *http.Request) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if v != http.ErrAbortHandler {
+		logger.Error("handler panicked", "method", r.Method, "path", redactPath(r.URL), "err", v, "stack", string(debug.Stack()))
+	}
+	panic(http.ErrAbortHandler) // ends this connection or stream, and nothing else
 }
 
 // run serves ln until ctx ends, then lets requests finish: for requestLimit, or
