@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,7 +25,7 @@ type Options struct {
 	// Level is set by a reload that changes log.level; nil: that key then
 	// needs a restart.
 	Level *slog.LevelVar
-	// ReadFile reads the secret files; nil is os.ReadFile.
+	// ReadFile reads the secret files; nil reads them from the disk.
 	ReadFile func(name string) ([]byte, error)
 	// Version is what is running.
 	Version rtcd.Version
@@ -79,9 +78,6 @@ func (g *Gateway) ready() bool { return g.phase.Load() == serving }
 func New(cfg Config, o Options) (*Gateway, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.ReadFile == nil {
-		o.ReadFile = os.ReadFile
 	}
 	if err := joinProblems(cfg.Validate()); err != nil {
 		return nil, err
