@@ -40,7 +40,7 @@ type patient struct {
 
 // newPatient returns the pair for a handler: w and r, with limit on every wait.
 func newPatient(w http.ResponseWriter, r *http.Request, limit time.Duration) (*patient, *http.Request) {
-	p := &patient{ResponseWriter: w, limit: limit, h1: r.ProtoMajor == 1}
+	p := &patient{ResponseWriter: w, limit: limit, h1: r.ProtoMajor == 1 || r.Method == preface}
 	if r.Body != nil && r.Body != http.NoBody {
 		p.unread = true
 		body := r.Body

@@ -204,6 +204,26 @@ func TestAnnouncedBodyIsNotWaitedFor(t *testing.T) {
 	}
 }
 
+// It looks like HTTP/2 to a handler and is HTTP/1 to net/http.
+func TestPrefaceOfHTTP2IsNoRequest(t *testing.T) {
+	addr := serveSite(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		t.Error("a handler got the preface")
+	}), 200*time.Millisecond)
+	for _, rest := range []string{"\r\n", "Host: x\r\nContent-Length: 5\r\n\r\n"} {
+		conn, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		mustWrite(t, conn, "PRI * HTTP/2.0\r\n"+rest)
+		got, err := io.ReadAll(conn)
+		if err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 505 ") {
+			t.Errorf("%q, %v: want 505 and the end", got, err)
+		}
+	}
+}
+
 // A deadline that one request leaves must not fall on the next.
 func TestPatienceBeginsAnewWithEachRequest(t *testing.T) {
 	const limit = 150 * time.Millisecond

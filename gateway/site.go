@@ -26,6 +26,10 @@ const (
 	requestLimit      = 30 * time.Second // for requests under way when we drain
 )
 
+// preface is the method of "PRI * HTTP/2.0", which net/http takes for an HTTP/1
+// request and hands on for the handler to upgrade (RFC 9113 section 3.4).
+const preface = "PRI"
+
 // A site is an http.Server that ends completely: when run returns, no handler
 // is running.
 type site struct {
@@ -49,6 +53,11 @@ func newSite(h http.Handler, logger *slog.Logger) *site {
 			defer confess(logger, r)
 			p, r := newPatient(w, r, s.patience)
 			defer p.finish()
+			if r.Method == preface {
+				w.Header().Set("Connection", "close")
+				http.Error(p, "HTTP/2 is spoken after ALPN only", http.StatusHTTPVersionNotSupported)
+				return
+			}
 			h.ServeHTTP(p, r)
 		}),
 		ReadHeaderTimeout: readHeaderTimeout,
