@@ -74,6 +74,7 @@ func lyingFrames(t *testing.T, s *siege) {
 			}
 		}
 	}
+	s.reaches(t, `sallyport_turn_drops_total{reason="malformed"}`, 200) // so they got as far as they could
 }
 
 // singleBytes sends 65 kB to TURN in segments of one byte, and what is honest in
@@ -155,6 +156,7 @@ func cheatingUsers(t *testing.T, s *siege) {
 		mallory.want(mallory.ask(mallory.request(stun.MethodChannelBind, channel...)), stun.CodeWrongCredentials)
 		k.want(k.ask(k.request(stun.MethodChannelBind, channel...)), 0)
 	}
+	s.reaches(t, `sallyport_turn_drops_total{reason="oversize"}`, 2*5)
 }
 
 // sfuPeer is the media socket as XOR-PEER-ADDRESS.
@@ -180,7 +182,7 @@ func halfOpenTLS(t *testing.T, s *siege) {
 		must(t, err)
 		return conn
 	})
-	s.waits(t, len(conns))
+	s.reaches(t, demuxPending, len(conns))
 	atTheEnd(t, conns)
 }
 
@@ -190,7 +192,7 @@ func silence(t *testing.T, s *siege) {
 	conns := crowd(t, 800, func(i int) net.Conn { return s.dial(t, i/4, "tcp", ports[i%4]) })
 	// After a handshake silence is allowed: browsers connect ahead of need.
 	crowd(t, 200, func(i int) net.Conn { return s.stream(t, i, "tls") })
-	s.waits(t, 600)
+	s.reaches(t, demuxPending, 600)
 	atTheEnd(t, conns)
 }
 

@@ -133,9 +133,8 @@ func crowd(t *testing.T, n int, open func(i int) net.Conn) []net.Conn {
 	return conns
 }
 
-// pending is how many connections the shared port does not know what to do with
-// yet.
-func (s *siege) pending(ctx context.Context) (n float64, err error) {
+// metric is a value that the product shows at /metrics.
+func (s *siege) metric(ctx context.Context, name string) (float64, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Admin+"/metrics", nil)
 	if err != nil {
 		return 0, err
@@ -149,29 +148,32 @@ func (s *siege) pending(ctx context.Context) (n float64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	const name = "sallyport_demux_pending_connections "
 	for line := range strings.Lines(string(page)) {
-		if rest, found := strings.CutPrefix(line, name); found {
+		if rest, found := strings.CutPrefix(line, name+" "); found {
 			return strconv.ParseFloat(strings.TrimSpace(rest), 64)
 		}
 	}
 	return 0, fmt.Errorf("/metrics lacks %s", name)
 }
 
-// waits fails unless at least n connections are pending soon.
-func (s *siege) waits(t *testing.T, n int) {
+// reaches fails unless a metric is soon at least n.
+func (s *siege) reaches(t *testing.T, name string, n int) {
 	t.Helper()
 	ctx := within(t)
 	for {
-		got, err := s.pending(ctx)
+		got, err := s.metric(ctx, name)
 		if err != nil {
-			t.Fatalf("%v connections are pending, want %d: %v", got, n, err)
+			t.Fatalf("%s is %v, want %d: %v", name, got, n, err)
 		}
 		if int(got) >= n {
 			return
 		}
 	}
 }
+
+// demuxPending counts the connections of which the shared port does not know
+// yet what they are.
+const demuxPending = "sallyport_demux_pending_connections"
 
 // ended waits until the product has closed conn.
 func ended(conn net.Conn) error {
