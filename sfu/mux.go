@@ -46,6 +46,7 @@ type mux struct {
 	sockets    []*muxSocket
 	advertised []netip.AddrPort // in the order of sockets, without duplicates
 	drops      func(reason string)
+	keys       *iceKeys
 
 	mu     sync.RWMutex // guards the following
 	conns  map[muxKey]*muxConn
@@ -159,6 +160,11 @@ func (m *mux) deliver(s *muxSocket, p []byte, from netip.AddrPort) {
 		return
 	}
 	r.seen.Store(time.Now().UnixNano())
+	if isBindingError(p) { // of no use to the agent as it is
+		if p = r.conn.roles.refusal(p); p == nil {
+			return
+		}
+	}
 	m.push(r.conn, p, r.from)
 }
 
@@ -244,6 +250,7 @@ func (m *mux) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) {
 		return c, nil
 	}
 	c := &muxConn{mux: m, key: k, in: newQueue(queueLength), paths: map[netip.AddrPort]*muxPath{}}
+	c.roles.keys, c.roles.ufrag = m.keys, ufrag
 	for _, s := range m.sockets {
 		if s.advertised != k.addr {
 			continue

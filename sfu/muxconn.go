@@ -17,6 +17,7 @@ type muxConn struct {
 	ways []*muxSocket // where it may write, in the order to be tried
 	in   *queue
 
+	roles  roleWatch
 	closed atomic.Bool
 
 	mu    sync.RWMutex // guards paths; taken before a muxSocket's
@@ -59,6 +60,13 @@ func (c *muxConn) ReadFrom(p []byte) (int, net.Addr, error) { return c.in.pop(p)
 // first that will have it. It never blocks. It implements net.PacketConn.
 func (c *muxConn) WriteTo(p []byte, to net.Addr) (int, error) {
 	remote := localAddrPort(to)
+	pass, request := c.roles.outgoing(p)
+	if request != nil {
+		c.mux.push(c, request, net.UDPAddrFromAddrPort(remote))
+	}
+	if !pass {
+		return len(p), nil
+	}
 	c.mu.RLock()
 	path := c.paths[remote]
 	c.mu.RUnlock()

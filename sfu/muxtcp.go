@@ -41,6 +41,7 @@ type tcpMux struct {
 	advertised map[netip.Addr]uint16 // advertised address → port
 	mapped     func(net.Addr) netip.AddrPort
 	drops      func(reason string)
+	keys       *iceKeys
 	unknown    chan struct{} // one element for each connection without ufrag
 
 	wg sync.WaitGroup // connections and accept loops
@@ -58,6 +59,7 @@ type tcpMuxConn struct {
 	key muxKey
 	in  *queue
 
+	roles  roleWatch
 	closed atomic.Bool
 
 	mu    sync.RWMutex // guards peers
@@ -173,9 +175,7 @@ func (m *tcpMux) serve(c net.Conn) {
 		peer.write()
 	}()
 	for err == nil {
-		if !conn.in.push(buf[:n], peer.remote) {
-			m.drops("queue_full")
-		}
+		conn.take(buf[:n], peer.remote)
 		_ = c.SetReadDeadline(time.Now().Add(tcpIdle))
 		n, err = readFrame(in, buf)
 	}
@@ -216,6 +216,7 @@ func (m *tcpMux) GetConnByUfrag(ufrag string, _ bool, local net.IP) (net.PacketC
 	c := m.conns[k]
 	if c == nil {
 		c = &tcpMuxConn{mux: m, key: k, in: newQueue(queueLength), peers: map[netip.AddrPort]*tcpPeer{}}
+		c.roles.keys, c.roles.ufrag = m.keys, ufrag
 		m.conns[k] = c
 	}
 	return c, nil
@@ -276,6 +277,16 @@ func (c *tcpMuxConn) part(p *tcpPeer) {
 	}
 }
 
+// take gives the agent what came from a remote address.
+func (c *tcpMuxConn) take(p []byte, from *net.TCPAddr) {
+	if isBindingError(p) { // of no use to the agent as it is
+		p = c.roles.refusal(p)
+	}
+	if p != nil && !c.in.push(p, from) {
+		c.mux.drops("queue_full")
+	}
+}
+
 // write sends what is queued, as one write for everything that waits, until the
 // queue is closed or the connection fails.
 func (p *tcpPeer) write() {
@@ -319,6 +330,13 @@ func (c *tcpMuxConn) WriteTo(p []byte, to net.Addr) (int, error) {
 	c.mu.RUnlock()
 	if peer == nil {
 		return 0, fmt.Errorf("send to %s: %w", to, io.ErrNoProgress) // not ErrClosedPipe: the agent has other candidates
+	}
+	pass, request := c.roles.outgoing(p)
+	if request != nil {
+		c.take(request, peer.remote)
+	}
+	if !pass {
+		return len(p), nil
 	}
 	if !peer.out.push(p, peer.remote) {
 		c.mux.drops("tcp_slow")

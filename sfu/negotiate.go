@@ -271,6 +271,7 @@ func (s *Session) takeOffer(d wire.Description, by road) error {
 	if err := s.pc.SetLocalDescription(a); err != nil {
 		return fmt.Errorf("set local description: %w", err)
 	}
+	s.learnKeys(a.SDP, d.SDP)
 	select {
 	case <-gathered:
 	case <-time.After(gatherTime):

@@ -66,6 +66,7 @@ type Server struct {
 	metrics *metrics
 	mux     *mux
 	tcp     *tcpMux
+	keys    *iceKeys
 	api     *webrtc.API
 
 	running sync.WaitGroup // one for each session
@@ -98,7 +99,8 @@ func New(s *Sockets, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	srv := &Server{log: log, metrics: met, mux: m, tcp: newTCPMux(s, drops), groups: map[string]*group{}}
+	srv := &Server{log: log, metrics: met, mux: m, tcp: newTCPMux(s, drops), keys: newICEKeys(), groups: map[string]*group{}}
+	srv.mux.keys, srv.tcp.keys = srv.keys, srv.keys
 	if srv.api, err = newAPI(srv.mux, srv.tcp, log); err != nil {
 		return nil, err
 	}

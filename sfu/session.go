@@ -70,6 +70,7 @@ type Session struct {
 	seen       int              // candidates received
 	channel    *webrtc.DataChannel
 	answeredAt time.Time
+	ufrag      string // ours, as the media sockets know it
 	negotiation
 }
 
@@ -237,6 +238,7 @@ func (s *Session) close() {
 			s.log.Debug("close peer connection", "err", err)
 		}
 	}
+	s.forgetKeys()
 	s.tracks.Wait()
 	s.log.Debug("session ended", "reason", s.reason)
 	s.signal().Closed()
