@@ -80,22 +80,25 @@ func TestReload(t *testing.T) {
 
 	next := g.config()
 	next.Upstream = []string{other.url()}
-	next.TLS.HSTS = time.Hour
+	next.TLS.HSTS = time.Hour // which a self-signed certificate keeps us from sending
+	next.Proxy.MaxBody = 4
 	next.Domain = "other.example.com"
 	next.Listen.HTTP = ""
 	applied, restart, err := g.Reload(next)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]string{"upstream", "tls.hsts"}, applied); d != "" {
+	if d := cmp.Diff([]string{"upstream", "tls.hsts", "proxy.max_body"}, applied); d != "" {
 		t.Errorf("applied (-want +got):\n%s", d)
 	}
 	if d := cmp.Diff([]string{"domain", "listen.http"}, restart); d != "" {
 		t.Errorf("restart (-want +got):\n%s", d)
 	}
-	resp, _ := ask(t, c, request(t, http.MethodGet, "https://"+g.Addrs().HTTPS+"/", ""))
-	if resp.StatusCode != 200 || resp.Header.Get("Strict-Transport-Security") != "max-age=3600" {
-		t.Errorf("status %d, %v", resp.StatusCode, resp.Header)
+	for body, want := range map[string]int{"": 200, "12345": 413} {
+		resp, _ := ask(t, c, request(t, http.MethodPost, "https://"+g.Addrs().HTTPS+"/plugins/mirror/", body))
+		if resp.StatusCode != want {
+			t.Errorf("body %q: status %d, want %d", body, resp.StatusCode, want)
+		}
 	}
 	if ups := g.Status().Upstreams; len(ups) != 1 || ups[0].URL != other.url() {
 		t.Errorf("upstreams: %+v", ups)
