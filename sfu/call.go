@@ -152,7 +152,8 @@ func (c *call) announceVideo(s *Session, stream string) {
 	c.classify(s)
 }
 
-// wanted lists the tracks that r should receive, publisher by publisher.
+// wanted lists the tracks that r should receive, publisher by publisher. Only
+// r's own goroutine calls it.
 func (c *call) wanted(r *Session) []*up {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -162,7 +163,7 @@ func (c *call) wanted(r *Session) []*up {
 			continue
 		}
 		for _, class := range classes {
-			if u := choose(s.ups, class, r.member.AV1 && s.member.AV1); u != nil {
+			if u := choose(s.ups, class, r.member.AV1 && !r.noAV1 && s.member.AV1); u != nil {
 				out = append(out, u)
 			}
 		}

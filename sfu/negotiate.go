@@ -59,6 +59,7 @@ const (
 type negotiation struct {
 	downs map[*up]*down // what is being sent or offered
 	stale bool          // downs may differ from what is wanted
+	noAV1 bool          // the participant has not agreed to AV1, whatever its member says
 
 	lock      holder
 	lockSince time.Time
