@@ -29,9 +29,15 @@ const (
 // it. Browsers begin with 50 ms.
 const dtlsFlight = 100 * time.Millisecond
 
-// newAPI makes what every PeerConnection of the server is made of. It is the
-// only place that configures pion.
-func newAPI(m *mux, t *tcpMux, log *slog.Logger) (*webrtc.API, error) {
+// An engine is what every PeerConnection of the server is made of.
+type engine struct {
+	media    *webrtc.MediaEngine
+	chain    *interceptor.Registry
+	settings webrtc.SettingEngine
+}
+
+// newEngine is the only place that configures pion.
+func newEngine(m *mux, t *tcpMux, log *slog.Logger) (*engine, error) {
 	media := &webrtc.MediaEngine{}
 	if err := registerCodecs(media); err != nil {
 		return nil, err
@@ -50,7 +56,14 @@ func newAPI(m *mux, t *tcpMux, log *slog.Logger) (*webrtc.API, error) {
 	if err != nil {
 		return nil, err
 	}
-	return webrtc.NewAPI(webrtc.WithMediaEngine(media), webrtc.WithInterceptorRegistry(chain), webrtc.WithSettingEngine(settings)), nil
+	return &engine{media, chain, settings}, nil
+}
+
+// connection makes a PeerConnection whose streams are bounded by b.
+func (e *engine) connection(b *streams) (*webrtc.PeerConnection, error) {
+	settings := e.settings
+	settings.BufferFactory = b.buffer
+	return webrtc.NewAPI(webrtc.WithMediaEngine(e.media), webrtc.WithInterceptorRegistry(e.chain), webrtc.WithSettingEngine(settings)).NewPeerConnection(webrtc.Configuration{})
 }
 
 func settingEngine(m *mux, t *tcpMux, log *slog.Logger) (webrtc.SettingEngine, error) {

@@ -363,7 +363,7 @@ func TestAdvertisedAddressIsInTheCandidates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pc, err := srv.api.NewPeerConnection(webrtc.Configuration{})
+	pc, err := srv.engine.connection(&streams{})
 	if err != nil {
 		t.Fatal(err)
 	}

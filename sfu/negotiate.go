@@ -238,6 +238,11 @@ func (s *Session) describe(d wire.Description, by road) {
 		if err := s.takeOffer(d, by); err != nil {
 			s.server.metrics.errors.WithLabelValues(s.member.Group, "signaling").Inc()
 			s.log.Debug("accept offer", "err", err)
+			if s.pc.SignalingState() != webrtc.SignalingStateStable {
+				// Half applied, and pion cannot roll it back: nothing could be
+				// negotiated ever again. The participant may rejoin.
+				s.fail("unusable offer", "signaling", err)
+			}
 		}
 	}
 }
@@ -261,7 +266,11 @@ func (s *Session) takeFirstOffer(d wire.Description, by road) {
 
 // takeOffer answers an offer on the road it came by.
 func (s *Session) takeOffer(d wire.Description, by road) error {
-	if err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: d.SDP}); err != nil {
+	offer, err := s.bounded(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: d.SDP})
+	if err != nil {
+		return fmt.Errorf("read offer: %w", err)
+	}
+	if err := s.pc.SetRemoteDescription(offer); err != nil {
 		return fmt.Errorf("set remote description: %w", err)
 	}
 	a, err := s.pc.CreateAnswer(nil)
@@ -293,7 +302,11 @@ func (s *Session) takeAnswer(d wire.Description) {
 		s.log.Debug("drop answer: nothing was offered")
 		return
 	}
-	if err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: d.SDP}); err != nil {
+	answer, err := s.bounded(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: d.SDP})
+	if err == nil {
+		err = s.pc.SetRemoteDescription(answer)
+	}
+	if err != nil {
 		s.server.metrics.errors.WithLabelValues(s.member.Group, "signaling").Inc()
 		s.log.Debug("accept answer", "err", err)
 		if s.pc.SignalingState() != webrtc.SignalingStateStable {

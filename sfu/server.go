@@ -11,7 +11,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/pion/webrtc/v3"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sallyport/sfu/wire"
@@ -67,7 +66,7 @@ type Server struct {
 	mux     *mux
 	tcp     *tcpMux
 	keys    *iceKeys
-	api     *webrtc.API
+	engine  *engine
 
 	running sync.WaitGroup // one for each session
 
@@ -101,7 +100,7 @@ func New(s *Sockets, o Options) (*Server, error) {
 	}
 	srv := &Server{log: log, metrics: met, mux: m, tcp: newTCPMux(s, drops), keys: newICEKeys(), groups: map[string]*group{}}
 	srv.mux.keys, srv.tcp.keys = srv.keys, srv.keys
-	if srv.api, err = newAPI(srv.mux, srv.tcp, log); err != nil {
+	if srv.engine, err = newEngine(srv.mux, srv.tcp, log); err != nil {
 		return nil, err
 	}
 	return srv, nil

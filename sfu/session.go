@@ -58,6 +58,10 @@ type Session struct {
 	// selected is the path of the media, nil until ICE is done.
 	selected atomic.Pointer[string]
 
+	channels atomic.Int32 // data channels opened
+	tracksMu sync.Mutex   // guards noTracks and the beginning of tracks
+	noTracks bool         // close waits for tracks: none may begin
+
 	// Guarded by call.mu.
 	screenStream string
 	videoStream  string
@@ -66,8 +70,8 @@ type Session struct {
 	// Owned by run. pc is set before any track exists and never changes.
 	pc         *webrtc.PeerConnection
 	phase      phase
-	candidates []wire.Candidate // before the first offer
-	seen       int              // candidates received
+	candidates []wire.Candidate    // before the first offer
+	transports map[string]struct{} // the participant's candidates, at most maxCandidates
 	channel    *webrtc.DataChannel
 	answeredAt time.Time
 	ufrag      string // ours, as the media sockets know it
@@ -85,6 +89,7 @@ func newSession(srv *Server, c *call, m Member, sig Signal) *Session {
 		woken:  make(chan struct{}, 1),
 		done:   make(chan struct{}),
 	}
+	s.transports = map[string]struct{}{}
 	s.negotiation.downs = map[*up]*down{}
 	s.Rebind(sig)
 	return s
@@ -166,6 +171,17 @@ func (s *Session) end(reason string) {
 	})
 }
 
+// over reports whether the session has ended. What was still to be done then
+// must not be: it might open what is being closed.
+func (s *Session) over() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // wake tells run that the tracks to receive may have changed.
 func (s *Session) wake() {
 	select {
@@ -204,12 +220,16 @@ func (s *Session) run() {
 			s.close()
 			return
 		case f := <-s.inbox:
-			f()
+			if !s.over() {
+				f()
+			}
 		case <-s.woken:
 			s.stale = true
 		case <-timer.C:
 		}
-		timer.Reset(time.Until(s.step(time.Now())))
+		if !s.over() {
+			timer.Reset(time.Until(s.step(time.Now())))
+		}
 	}
 }
 
@@ -239,14 +259,29 @@ func (s *Session) close() {
 		}
 	}
 	s.forgetKeys()
+	s.tracksMu.Lock()
+	s.noTracks = true
+	s.tracksMu.Unlock()
 	s.tracks.Wait()
 	s.log.Debug("session ended", "reason", s.reason)
 	s.signal().Closed()
 }
 
+// beginTrack counts one more goroutine in tracks, unless the session is being
+// closed: pion may report a track even after that.
+func (s *Session) beginTrack() bool {
+	s.tracksMu.Lock()
+	defer s.tracksMu.Unlock()
+	if s.noTracks {
+		return false
+	}
+	s.tracks.Add(1)
+	return true
+}
+
 // connect makes the PeerConnection, with the first offer.
 func (s *Session) connect() error {
-	pc, err := s.server.api.NewPeerConnection(webrtc.Configuration{})
+	pc, err := s.server.engine.connection(&streams{over: func() { s.end("too many streams") }})
 	if err != nil {
 		return err
 	}
@@ -259,9 +294,10 @@ func (s *Session) connect() error {
 	pc.OnConnectionStateChange(func(st webrtc.PeerConnectionState) { s.connectionState(st) })
 	pc.OnDataChannel(func(d *webrtc.DataChannel) { s.open(d) })
 	pc.OnTrack(func(t *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
-		s.tracks.Add(1)
-		defer s.tracks.Done()
-		newUp(s, t, r).run()
+		if s.beginTrack() {
+			defer s.tracks.Done()
+			newUp(s, t, r).run()
+		}
 	})
 	return nil
 }
@@ -291,10 +327,7 @@ func (s *Session) localCandidate(c webrtc.ICECandidateInit) {
 // remoteCandidate uses one of the participant's candidates, or keeps it until
 // its first offer is there.
 func (s *Session) remoteCandidate(c wire.Candidate) {
-	if c.Candidate == "" {
-		return
-	}
-	if s.seen++; s.seen > maxCandidates {
+	if c.Candidate == "" || !s.admit(c.Candidate) {
 		return
 	}
 	if s.phase == waiting {
