@@ -191,11 +191,7 @@ func (g *Gateway) buildHTTP(cfg Config, _ Secrets) error {
 		return err
 	}
 	g.proxy = newProxy(s, g.metrics, g.logger)
-	table := newRoutes(handlers{
-		proxy:    g.proxy,
-		redirect: redirect(cfg.Domain, httpsPort(cfg, g.sockets.https)),
-		acme:     g.certs.HTTPChallenge,
-	})
+	table := g.routes(cfg)
 	g.secure = newSite(table.at(doorHTTPS), g.logger)
 	g.secure.afterShutdown = g.endTunnels
 	g.plain = newSite(table.at(doorPlain), g.logger)
@@ -208,6 +204,14 @@ func (g *Gateway) buildHTTP(cfg Config, _ Secrets) error {
 		Logger: g.logger, Metrics: g.registry, Status: g.Status, Ready: g.ready,
 	})
 	return nil
+}
+
+func (g *Gateway) routes(cfg Config) routes {
+	h := handlers{proxy: g.proxy, redirect: redirect(cfg.Domain, httpsPort(cfg, g.sockets.https))}
+	if g.sockets.http != nil { // else the CA would be offered a challenge that nobody answers
+		h.acme = g.certs.HTTPChallenge
+	}
+	return newRoutes(h)
 }
 
 // aliases tells TURN which peers are the SFU: a client names an address that

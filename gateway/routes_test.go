@@ -146,3 +146,31 @@ func curl(t *testing.T, args ...string) string {
 	}
 	return string(out)
 }
+
+// Asking for the handler of HTTP-01 is what offers that challenge to the CA, and
+// then the ACME library opens port 80 if we have not.
+func TestNoHTTPListenerNoHTTPChallenge(t *testing.T) {
+	for listen, want := range map[string]int{"": 0, "127.0.0.1:0": 1} {
+		cfg := testConfig(startMattermost(t))
+		cfg.Domain = "chat.example.com"
+		cfg.TLS.Source, cfg.TLS.ACME.Storage = SourceACME, t.TempDir()
+		cfg.Listen.HTTP = listen
+		tg := &testGateway{log: &logLines{}}
+		g, err := New(cfg, tg.options())
+		if err != nil {
+			t.Fatal(err)
+		}
+		doors := 0
+		for _, r := range g.routes(cfg) {
+			if r.door == doorHTTP {
+				doors++
+			}
+		}
+		if doors != want {
+			t.Errorf("listen.http %q: %d routes for it, want %d", listen, doors, want)
+		}
+		if err := g.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
