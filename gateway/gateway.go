@@ -126,7 +126,7 @@ func (g *Gateway) build(cfg Config) error {
 func (g *Gateway) buildTLS(cfg Config, _ Secrets) error {
 	certs, err := tls.NewCertificates(cfg.TLS, []string{cfg.Domain}, tls.CertificateOptions{
 		Logger: g.logger, Metrics: g.registry,
-		HTTPPort: portOf(g.sockets.http), HTTPSPort: portOf(g.sockets.https),
+		HTTPPort: portOf(g.sockets.http), HTTPSPort: portOf(g.sockets.https), ListenHost: hostOf(g.sockets.https),
 	})
 	if err != nil {
 		return err

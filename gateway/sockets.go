@@ -118,6 +118,14 @@ func portOf(l net.Listener) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
+// hostOf is the address of l, "" if that is any.
+func hostOf(l net.Listener) string {
+	if ip := l.Addr().(*net.TCPAddr).IP; !ip.IsUnspecified() {
+		return ip.String()
+	}
+	return ""
+}
+
 // httpsPort is the port that redirects name: the one that was asked for, or the
 // bound one if any would do.
 func httpsPort(cfg Config, l net.Listener) string {
