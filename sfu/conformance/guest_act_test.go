@@ -185,6 +185,11 @@ func (g *guest) leave() {
 	g.t.Helper()
 	g.p.leave(g.j.Session)
 	g.p.await("close", closed(g.j.Session))
+	g.close()
+}
+
+// close hangs up.
+func (g *guest) close() {
 	g.ending.Store(true)
 	_ = g.pc.Close()
 }

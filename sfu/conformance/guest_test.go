@@ -115,10 +115,7 @@ func newGuest(t testing.TB, p *plugin, call string, o options) *guest {
 	if g.pc, err = newAPI(t, o).NewPeerConnection(webrtc.Configuration{}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		g.ending.Store(true)
-		_ = g.pc.Close()
-	})
+	t.Cleanup(g.close)
 	g.pc.OnTrack(g.onTrack)
 	if g.dc, err = g.pc.CreateDataChannel("calls-dc", nil); err != nil {
 		t.Fatal(err)

@@ -224,9 +224,8 @@ func TestConformance40DeathIsNoticed(t *testing.T) {
 		begun := time.Now()
 
 		polite := enter(t, p, newID(), options{})
-		polite.ending.Store(true)
 		closing := time.Now()
-		must(t, polite.pc.Close())
+		polite.close()
 		if took := p.await("close", closed(polite.j.Session)).at.Sub(closing); took > 5*time.Second {
 			t.Errorf("a connection that the client closed was closed after %s", took)
 		}

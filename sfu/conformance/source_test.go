@@ -109,12 +109,13 @@ func (g *guest) publishSimulcast(stream string) (*source, wire.Description) {
 func (s *source) unpublish() {
 	s.g.t.Helper()
 	s.g.negotiate(func() { must(s.g.t, s.g.pc.RemoveTrack(s.sender)) }, nil)
-	s.end()
+	s.once.Do(func() { close(s.stop) })
 }
 
+// end ends the source with its guest: only then nobody looks at the sender.
 func (s *source) end() {
 	s.once.Do(func() { close(s.stop) })
-	_ = s.sender.Stop()
+	s.g.close()
 	s.wg.Wait()
 }
 

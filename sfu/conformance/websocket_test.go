@@ -317,8 +317,7 @@ func TestConformance26LeaveIsClosedOnce(t *testing.T) {
 		g.p.leave(g.j.Session)
 		p.await("close", closed(g.j.Session))
 		p.leave(g.j.Session)
-		g.ending.Store(true)
-		must(t, g.pc.Close())
+		g.close()
 		p.alive()
 		if n := len(p.all(closed(g.j.Session))); n != 1 {
 			t.Errorf("%d close of one session", n)
