@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -94,6 +95,7 @@ log: {level: debug}
 	srv := &server{dir: dir, log: &logBook{}, ended: make(chan struct{})}
 	command := exec.Command(binary, "serve", "-config", name)
 	command.Stderr = srv.log
+	command.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SALLYPORT_") })
 	if err := command.Start(); err != nil {
 		return nil, fmt.Errorf("start sallyport: %w", err)
 	}

@@ -89,9 +89,11 @@ func mainWithExit(m *testing.M) int {
 func (s *suite) start(dir string) error {
 	s.url = s.target
 	if s.target == "" {
-		s.binary = filepath.Join(dir, "sallyport")
-		if err := build(s.binary); err != nil {
-			return err
+		if s.binary = os.Getenv("SALLYPORT_CONFORMANCE_BINARY"); s.binary == "" {
+			s.binary = filepath.Join(dir, "sallyport")
+			if err := build(s.binary); err != nil {
+				return err
+			}
 		}
 		srv, err := launch(s.binary, filepath.Join(dir, "shared"), settings{})
 		if err != nil {
