@@ -101,6 +101,8 @@ func (s *Session) requestLock(now time.Time) {
 	granted := s.lock == nobody
 	if granted {
 		s.lock, s.lockSince = participant, now
+	} else {
+		s.hurry(now) // clients give up after 5 s, and with that their microphone
 	}
 	s.sendChannel(wire.ChannelMessage{Type: wire.ChannelLock, Granted: &granted})
 }

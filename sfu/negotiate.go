@@ -27,7 +27,7 @@ const (
 	// many agents nominate only after a second (RFC 8445 §7.3.1.3).
 	gatherTime = 250 * time.Millisecond
 	// impatient is the age of our unanswered offer at which an offer of the
-	// participant means that it never got ours.
+	// participant, or its wish for the lock, means that it never got ours.
 	impatient = 3 * time.Second
 )
 
@@ -231,9 +231,7 @@ func (s *Session) describe(d wire.Description, by road) {
 	case s.offer != nil:
 		// Glare. The participant is the polite side: it takes our offer and
 		// repeats its own.
-		if now := time.Now(); !s.sentAt.IsZero() && now.Sub(s.sentAt) > impatient {
-			s.sendAt = now
-		}
+		s.hurry(time.Now())
 	default:
 		if err := s.takeOffer(d, by); err != nil {
 			s.server.metrics.errors.WithLabelValues(s.member.Group, "signaling").Inc()
@@ -244,6 +242,14 @@ func (s *Session) describe(d wire.Description, by road) {
 				s.fail("unusable offer", "signaling", err)
 			}
 		}
+	}
+}
+
+// hurry sends our offer again soon if it is so old that the participant, who
+// wants to negotiate, can hardly have got it.
+func (s *Session) hurry(now time.Time) {
+	if s.offer != nil && !s.sentAt.IsZero() && now.Sub(s.sentAt) > impatient {
+		s.sendAt = now
 	}
 }
 

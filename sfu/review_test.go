@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
@@ -291,5 +292,28 @@ func TestTwoSSRCsInOneSectionOfAnAnswer(t *testing.T) {
 	}
 	a.sess.Describe(wire.Description{Type: "answer", SDP: sdp})
 	a.lock() // by now the answer has been handled
+	a.hears(classVoice, "beta")
+}
+
+func TestWishForTheLockRepeatsALostOffer(t *testing.T) {
+	srv := startServer(t)
+	a, b := join(t, srv, "call", "alpha", guestOptions{}), join(t, srv, "call", "beta", guestOptions{})
+	a.mu.Lock()
+	a.silent = true
+	a.mu.Unlock()
+	b.publish(webrtc.MimeTypeOpus, "b")
+	until(t, "the offer that is lost", func() bool { return a.offered() == 1 })
+	a.mu.Lock()
+	a.silent = false
+	a.mu.Unlock()
+	start := time.Now()
+	until(t, "the lock", func() bool {
+		a.send(wire.ChannelMessage{Type: wire.ChannelLock})
+		return <-a.granted
+	})
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("the lock took %s: clients have given up after 5 s", took)
+	}
+	a.send(wire.ChannelMessage{Type: wire.ChannelUnlock})
 	a.hears(classVoice, "beta")
 }
