@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/pion/ice/v2"
@@ -76,7 +78,7 @@ func settingEngine(m *mux, t *tcpMux, log *slog.Logger) (webrtc.SettingEngine, e
 	e.SetNet(&advertisedNet{Net: std, mux: m, tcp: t})
 	e.SetICEUDPMux(m)
 	types := []webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6}
-	if len(t.advertised) > 0 {
+	if len(t.endpoints) > 0 {
 		e.SetICETCPMux(t)
 		types = append(types, webrtc.NetworkTypeTCP4, webrtc.NetworkTypeTCP6)
 	}
@@ -134,8 +136,12 @@ type advertisedNet struct {
 // Interfaces implements transport.Net.
 func (n *advertisedNet) Interfaces() ([]*transport.Interface, error) {
 	i := transport.NewInterface(net.Interface{Index: 1, MTU: maxDatagram, Name: "sfu", Flags: net.FlagUp})
-	for addr := range n.tcp.advertised {
-		i.AddAddress(&net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(addr.BitLen(), addr.BitLen())})
+	var listed []netip.Addr
+	for _, a := range n.tcp.advertised(n.tcp.bound.mapped) {
+		if ip := a.Addr(); !slices.Contains(listed, ip) {
+			listed = append(listed, ip)
+			i.AddAddress(&net.IPNet{IP: ip.AsSlice(), Mask: net.CIDRMask(ip.BitLen(), ip.BitLen())})
+		}
 	}
 	return []*transport.Interface{i}, nil
 }

@@ -86,7 +86,7 @@ const disguiseCheck = 500 * time.Millisecond
 
 func newDisguise(t *testing.T, srv *Server, m manner) *disguise {
 	t.Helper()
-	d := &disguise{t: t, server: srv.mux.advertised[0], manner: m, done: make(chan struct{}), last: time.Now()}
+	d := &disguise{t: t, server: srv.mux.advertised()[0], manner: m, done: make(chan struct{}), last: time.Now()}
 	var err error
 	if d.conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0"))); err != nil {
 		t.Fatal(err)

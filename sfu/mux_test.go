@@ -189,7 +189,7 @@ func TestRoutesCannotBeTakenFromTheLiving(t *testing.T) {
 func TestStrangersMakeNoState(t *testing.T) {
 	srv := startServer(t)
 	t.Run("udp", func(t *testing.T) {
-		c, err := net.Dial("udp", srv.mux.advertised[0].String())
+		c, err := net.Dial("udp", srv.mux.advertised()[0].String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -320,37 +320,6 @@ func (c *memoryConn) WriteTo(p []byte, to net.Addr) (int, error) {
 	}
 	c.out <- bytes.Clone(p)
 	return len(p), nil
-}
-
-func TestAdvertise(t *testing.T) {
-	v4, lo := netip.MustParseAddrPort("192.0.2.10:8443"), netip.MustParseAddrPort("127.0.0.1:8443")
-	second := netip.MustParseAddrPort("192.0.2.11:8443")
-	addr := netip.MustParseAddr
-	for _, tt := range []struct {
-		name      string
-		advertise []string
-		local     []netip.AddrPort
-		want      map[netip.Addr]netip.Addr
-		err       bool
-	}{
-		{"nothing", nil, []netip.AddrPort{v4}, nil, false},
-		{"one for one", []string{"203.0.113.5"}, []netip.AddrPort{lo}, map[netip.Addr]netip.Addr{lo.Addr(): addr("203.0.113.5")}, false},
-		{"one for all but loopback", []string{"203.0.113.5"}, []netip.AddrPort{v4, second, lo}, map[netip.Addr]netip.Addr{v4.Addr(): addr("203.0.113.5"), second.Addr(): addr("203.0.113.5")}, false},
-		{"other family", []string{"2001:db8::1"}, []netip.AddrPort{v4}, map[netip.Addr]netip.Addr{}, false},
-		{"pairs", []string{"203.0.113.5/192.0.2.10"}, []netip.AddrPort{v4, second}, map[netip.Addr]netip.Addr{v4.Addr(): addr("203.0.113.5")}, false},
-		{"not an address", []string{"example.com"}, []netip.AddrPort{v4}, nil, true},
-		{"not a pair", []string{"203.0.113.5/x"}, []netip.AddrPort{v4}, nil, true},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			got, err := mapAddresses(tt.advertise, tt.local)
-			if (err != nil) != tt.err {
-				t.Fatalf("error %v", err)
-			}
-			if diff := cmp.Diff(tt.want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
-				t.Errorf("mapping (-want +got):\n%s", diff)
-			}
-		})
-	}
 }
 
 func TestAdvertisedAddressIsInTheCandidates(t *testing.T) {

@@ -12,10 +12,11 @@ import (
 // advertised address. Its ReadFrom is called by the agent alone; WriteTo by the
 // agent and by everything that sends through it.
 type muxConn struct {
-	mux  *mux
-	key  muxKey
-	ways []*muxSocket // where it may write, in the order to be tried
-	in   *queue
+	mux   *mux
+	ufrag string
+	addr  netip.AddrPort // as advertised when it was made
+	ways  []*muxSocket   // where it may write, in the order to be tried
+	in    *queue
 
 	roles  roleWatch
 	closed atomic.Bool
@@ -127,11 +128,7 @@ func (c *muxConn) Close() error {
 	c.mu.Unlock()
 
 	c.in.close()
-	c.mux.mu.Lock()
-	if c.mux.conns[c.key] == c {
-		delete(c.mux.conns, c.key)
-	}
-	c.mux.mu.Unlock()
+	c.mux.forget(c)
 	for remote, p := range paths {
 		p.socket.release(remote, c)
 	}
@@ -139,7 +136,7 @@ func (c *muxConn) Close() error {
 }
 
 // LocalAddr is the advertised address. It implements net.PacketConn.
-func (c *muxConn) LocalAddr() net.Addr { return net.UDPAddrFromAddrPort(c.key.addr) }
+func (c *muxConn) LocalAddr() net.Addr { return net.UDPAddrFromAddrPort(c.addr) }
 
 // SetDeadline does nothing: reads end with Close and writes do not block. It
 // implements net.PacketConn.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -57,12 +58,21 @@ type Options struct {
 	Logger   *slog.Logger
 	Metrics  prometheus.Registerer
 	Hairpins []net.PacketConn
+	// ICETCP is where the further listeners given to Run are bound, as far as
+	// clients should be told of them. An unspecified address stands for all
+	// that the Sockets are bound to.
+	ICETCP []netip.AddrPort
+	// Readvertised is called with the new Sockets.Addresses when they have
+	// changed while running. Sessions keep the addresses they were told.
+	Readvertised func([]Address)
 }
 
 // A Server is the SFU: it owns the media sockets, the calls and their sessions.
 type Server struct {
 	log     *slog.Logger
 	metrics *metrics
+	sockets *Sockets
+	told    func([]Address) // Options.Readvertised
 	mux     *mux
 	tcp     *tcpMux
 	keys    *iceKeys
@@ -98,7 +108,7 @@ func New(s *Sockets, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	srv := &Server{log: log, metrics: met, mux: m, tcp: newTCPMux(s, drops), keys: newICEKeys(), groups: map[string]*group{}}
+	srv := &Server{log: log, metrics: met, sockets: s, told: o.Readvertised, mux: m, tcp: newTCPMux(s, o.ICETCP, drops), keys: newICEKeys(), groups: map[string]*group{}}
 	srv.mux.keys, srv.tcp.keys = srv.keys, srv.keys
 	if srv.engine, err = newEngine(srv.mux, srv.tcp, log); err != nil {
 		return nil, err
@@ -120,6 +130,7 @@ func (s *Server) Run(ctx context.Context, ice ...net.Listener) error {
 	for _, l := range ice {
 		readers.Go(func() { s.tcp.accept(l) })
 	}
+	readers.Go(func() { s.sockets.book.keep(ctx, s.log, s.metrics, s.readvertise) })
 	<-ctx.Done()
 
 	s.mu.Lock()
@@ -142,6 +153,13 @@ func (s *Server) Run(ctx context.Context, ice ...net.Listener) error {
 		return fmt.Errorf("close media sockets: %w", err)
 	}
 	return nil
+}
+
+// readvertise tells who wants to know that the advertised addresses have changed.
+func (s *Server) readvertise() {
+	if s.told != nil {
+		s.told(s.sockets.Addresses())
+	}
 }
 
 // Join makes a session that waits for the participant's first offer. Its
