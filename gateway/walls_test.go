@@ -31,6 +31,7 @@ var arrows = []struct {
 	{"sfu", []string{"sfu/wire", "sfu/internal/*"}},
 	{"sfu/rtcd", []string{"sfu", "sfu/wire"}},
 	{"sfu/peer", []string{"sfu/wire"}},
+	{"sfu/conformance", nil}, // tests only
 	{"sfu/wire", nil},
 	{"examples", nil},
 	{"sfu/internal/*", []string{"sfu/internal/*"}},

@@ -130,6 +130,13 @@ func (g *guest) sent() map[string]int {
 	return out
 }
 
+// lines lists the m-lines on which something is being sent.
+func (g *guest) lines() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Sorted(maps.Keys(g.media))
+}
+
 func (g *guest) awaitSent(what string, want map[string]int) {
 	g.t.Helper()
 	until(g.t, what, func() bool { return maps.Equal(g.sent(), want) })

@@ -22,6 +22,7 @@ type settings struct {
 	closed bool   // no self-registration
 	sfu    string // further keys of section sfu, as YAML flow: "advertise: [203.0.113.10]"
 	udp    string // listen address of the media; "" = 127.0.0.1:0
+	tcp    string // the same
 }
 
 // A server is a `sallyport serve` in a process of its own.
@@ -77,17 +78,20 @@ func launch(binary, dir string, s settings) (*server, error) {
 	if s.udp == "" {
 		s.udp = "127.0.0.1:0"
 	}
+	if s.tcp == "" {
+		s.tcp = "127.0.0.1:0"
+	}
 	config := fmt.Sprintf(`
 domain: localhost
 upstream: http://127.0.0.1:9
 listen: {https: "127.0.0.1:0", http: "", udp: ""}
 tls: {source: selfsigned}
 turn: {enabled: false}
-sfu: {udp: "%s", tcp: "127.0.0.1:0", api: {listen: "127.0.0.1:0", self_registration: %v, store: "%s"}, %s}
+sfu: {udp: "%s", tcp: "%s", api: {listen: "127.0.0.1:0", self_registration: %v, store: "%s"}, %s}
 admin: {listen: "127.0.0.1:0"}
 drain: {timeout: 1m, websocket_spread: 0s}
 log: {level: debug}
-`, s.udp, !s.closed, filepath.Join(dir, "clients"), s.sfu)
+`, s.udp, s.tcp, !s.closed, filepath.Join(dir, "clients"), s.sfu)
 	name := filepath.Join(dir, "config.yaml")
 	if err := os.WriteFile(name, []byte(config), 0o600); err != nil {
 		return nil, err

@@ -59,7 +59,7 @@ func TestConformance60Simulcast(t *testing.T) {
 		if took := time.Since(began); took > 2*time.Second {
 			t.Errorf("a late joiner sees a picture after %s", took)
 		}
-		within(t, 40*time.Second, "high layer", func() bool { return b.picture(a) == 'h' })
+		within(t, 30*time.Second, "high layer", func() bool { return b.picture(a) == 'h' })
 		t.Logf("high layer %s after joining", time.Since(began).Round(time.Millisecond))
 		r.rate.Store(600_000)
 		cut := time.Now()
