@@ -28,7 +28,8 @@ func TestLeavingFreesEverything(t *testing.T) {
 		buf := make([]byte, 1<<20)
 		t.Errorf("%d goroutines, %d before:\n%s", gNow, goroutines, buf[:runtime.Stack(buf, true)])
 	}
-	if hNow > heap+2<<20 {
+	// What stayed of 60 participants would be 160 KiB for each, in either half.
+	if hNow > heap+4<<20 {
 		t.Errorf("%d KiB of heap, %d before", hNow>>10, heap>>10)
 	}
 }

@@ -62,7 +62,7 @@ func TestSecondSIGTERMDoesNotWait(t *testing.T) {
 	go func() { _ = mm.Serve(ln) }()
 	t.Cleanup(func() { _ = mm.Close() })
 	p := startProcess(t, "http://"+ln.Addr().String())
-	p.call()
+	a, _, _ := p.call()
 	conn, _, err := websocket.Dial(t.Context(), "wss://"+p.HTTPS+"/api/v4/websocket", &websocket.DialOptions{HTTPClient: visitor("http/1.1")})
 	p.must(err)
 	defer func() { _ = conn.CloseNow() }()
@@ -74,6 +74,10 @@ func TestSecondSIGTERMDoesNotWait(t *testing.T) {
 	p.ends(0)
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("it took %s", took)
+	}
+	<-a.Done()
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("a participant notices after %s", took)
 	}
 }
 
