@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/pion/webrtc/v3"
+	"golang.org/x/time/rate"
 
 	"sallyport/sfu/wire"
 )
@@ -29,6 +30,17 @@ const (
 	// impatient is the age of our unanswered offer at which an offer of the
 	// participant, or its wish for the lock, means that it never got ours.
 	impatient = 3 * time.Second
+)
+
+const (
+	// offerEvery is the shortest time between two of our offers to one
+	// participant: whoever turns a track on and off all the time costs the
+	// others no more than this.
+	offerEvery = 200 * time.Millisecond
+	// offersPerSecond and offersAtOnce limit the offers of a participant that
+	// are looked at. A click makes one; each costs a parser and a lock.
+	offersPerSecond = 5
+	offersAtOnce    = 50
 )
 
 // far is a time at which nothing is due.
@@ -69,8 +81,10 @@ type negotiation struct {
 	sentAt  time.Time         // zero = not sent yet
 	sendAt  time.Time         // when to send it, or to send it again
 	mapSent time.Time         // when the map for that was sent; zero = not yet
+	madeAt  time.Time         // when our last offer was made
 
-	early []wire.Description // offers that came before the data channel opened
+	early  []wire.Description // offers that came before the data channel opened
+	offers *rate.Limiter      // of the participant's
 }
 
 // negotiate does what is due and returns when something will be.
@@ -83,7 +97,7 @@ func (s *Session) negotiate(now time.Time) time.Time {
 	if s.offer != nil && !now.Before(s.sendAt) {
 		s.send(now)
 	}
-	if s.stale && s.phase == active && s.offer == nil {
+	if s.stale && s.phase == active && s.offer == nil && now.Sub(s.madeAt) >= offerEvery {
 		s.refresh(now)
 	}
 	switch {
@@ -91,6 +105,8 @@ func (s *Session) negotiate(now time.Time) time.Time {
 		return s.sendAt
 	case s.lock == participant:
 		return s.lockSince.Add(lockLease)
+	case s.stale && s.madeAt.Add(offerEvery).After(now):
+		return s.madeAt.Add(offerEvery)
 	}
 	return now.Add(far)
 }
@@ -109,7 +125,7 @@ func (s *Session) refresh(now time.Time) {
 		return // unlock or the lease leads here again
 	}
 	s.server.metrics.lockGrab.WithLabelValues(s.member.Group).Observe(now.Sub(s.wantLock).Seconds())
-	s.lock, s.lockSince, s.wantLock, s.stale = us, now, time.Time{}, false
+	s.lock, s.lockSince, s.wantLock, s.stale, s.madeAt = us, now, time.Time{}, false, now
 	if err := s.makeOffer(want, now); err != nil {
 		s.server.metrics.errors.WithLabelValues(s.member.Group, "track").Inc()
 		s.log.Warn("offer tracks", "err", err)
@@ -128,42 +144,59 @@ func (s *Session) current(want []*up) bool {
 }
 
 // makeOffer changes the tracks being sent to those wanted and prepares the
-// offer that says so.
+// offer that says so. After an error the tracks it added are gone again, so
+// that they count as missing.
 func (s *Session) makeOffer(want []*up, now time.Time) error {
 	keep := make(map[*up]bool, len(want))
 	for _, u := range want {
 		keep[u] = true
 	}
 	for u, d := range s.downs {
-		if keep[u] {
-			continue
-		}
-		delete(s.downs, u)
-		if err := s.pc.RemoveTrack(d.sender); err != nil {
-			return fmt.Errorf("remove track %s: %w", d.id, err)
+		if !keep[u] {
+			s.dropDown(u, d)
 		}
 	}
-	for _, u := range want {
-		if s.downs[u] != nil {
-			continue
+	var added []*up
+	err := func() error {
+		for _, u := range want {
+			if s.downs[u] != nil {
+				continue
+			}
+			if err := s.addDown(u); err != nil {
+				return err
+			}
+			added = append(added, u)
 		}
-		if err := s.addDown(u); err != nil {
-			return err
+		o, err := s.pc.CreateOffer(nil)
+		if err != nil {
+			return fmt.Errorf("create offer: %w", err)
 		}
-	}
-	o, err := s.pc.CreateOffer(nil)
+		if err := s.pc.SetLocalDescription(o); err != nil {
+			return fmt.Errorf("set local description: %w", err)
+		}
+		s.offer = &wire.Description{Type: "offer", SDP: o.SDP}
+		return nil
+	}()
 	if err != nil {
-		return fmt.Errorf("create offer: %w", err)
+		for _, u := range added {
+			s.dropDown(u, s.downs[u])
+		}
+		return err
 	}
-	if err := s.pc.SetLocalDescription(o); err != nil {
-		return fmt.Errorf("set local description: %w", err)
-	}
-	s.offer = &wire.Description{Type: "offer", SDP: o.SDP}
 	s.sentAt, s.mapSent, s.sendAt = time.Time{}, time.Time{}, now
 	s.send(now)
 	return nil
 }
 
+// dropDown stops sending a track.
+func (s *Session) dropDown(u *up, d *down) {
+	delete(s.downs, u)
+	if err := s.pc.RemoveTrack(d.sender); err != nil {
+		s.log.Debug("remove track", "track", d.id, "err", err)
+	}
+}
+
+// addDown begins to send a track, on a section that is free or a new one.
 func (s *Session) addDown(u *up) error {
 	d := newDown(u, s)
 	sender, err := s.pc.AddTrack(d)
@@ -222,6 +255,9 @@ func (s *Session) describe(d wire.Description, by road) {
 	switch {
 	case d.Type == "answer":
 		s.takeAnswer(d)
+	case !s.offers.Allow():
+		s.server.metrics.errors.WithLabelValues(s.member.Group, "signaling").Inc()
+		s.log.Debug("drop offer: too many")
 	case s.phase == waiting:
 		s.takeFirstOffer(d, by)
 	case s.phase == answered && len(s.early) < maxOffers:

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pion/webrtc/v3"
+	"golang.org/x/time/rate"
 
 	"sallyport/sfu/wire"
 )
@@ -19,6 +20,8 @@ const (
 	maxCandidates = 40
 	// maxOffers is how many offers wait for the data channel to open.
 	maxOffers = 20
+	// trackEnd is how long the tracks of a session may take to end after it.
+	trackEnd = 5 * time.Second
 	// inboxLength is how many messages of a participant wait to be handled.
 	inboxLength = 256
 )
@@ -91,6 +94,7 @@ func newSession(srv *Server, c *call, m Member, sig Signal) *Session {
 	}
 	s.transports = map[string]struct{}{}
 	s.negotiation.downs = map[*up]*down{}
+	s.negotiation.offers = rate.NewLimiter(offersPerSecond, offersAtOnce)
 	s.Rebind(sig)
 	return s
 }
@@ -262,9 +266,25 @@ func (s *Session) close() {
 	s.tracksMu.Lock()
 	s.noTracks = true
 	s.tracksMu.Unlock()
-	s.tracks.Wait()
+	s.waitForTracks()
 	s.log.Debug("session ended", "reason", s.reason)
 	s.signal().Closed()
+}
+
+// waitForTracks waits for the goroutines of the tracks, but not for ever: pion
+// has a reader that may miss the end of a receiver that never started, and one
+// participant must not hold up the end of the server.
+func (s *Session) waitForTracks() {
+	done := make(chan struct{})
+	go func() {
+		s.tracks.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(trackEnd):
+		s.log.Warn("tracks do not end")
+	}
 }
 
 // beginTrack counts one more goroutine in tracks, unless the session is being

@@ -28,6 +28,7 @@ type up struct {
 	track    *webrtc.TrackRemote
 	receiver *webrtc.RTPReceiver
 	level    uint8 // ID of the audio level header extension; 0 = not negotiated
+	began    time.Time
 	fan      fanout
 
 	class  atomic.Pointer[upClass] // nil until announced
@@ -50,7 +51,7 @@ type upClass struct {
 }
 
 func newUp(s *Session, t *webrtc.TrackRemote, r *webrtc.RTPReceiver) *up {
-	u := &up{session: s, track: t, receiver: r}
+	u := &up{session: s, track: t, receiver: r, began: time.Now()}
 	u.on.Store(true)
 	for _, e := range r.GetParameters().HeaderExtensions {
 		if e.URI == extAudioLevel {
