@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 )
 
 // errBusy ends a handshake that found too many others waiting.
@@ -44,10 +45,11 @@ func (s *slots) acquire(ctx context.Context) error {
 
 func (s *slots) release() { <-s.running }
 
-// An admission counts the connections that have not been handed over yet, in
-// all and by remote address. Nobody is exempt: a limit with exceptions is
-// forgotten where it is needed. It is high enough for a company behind one
-// address, since browsers and TURN clients say at once what they are.
+// An admission counts connections, in all and by remote address. A Port has
+// two: of those that have not been handed over yet, where the limit is high
+// enough for a company behind one address, since browsers and TURN clients say
+// at once what they are; and of all that are open. Nobody is exempt: a limit
+// with exceptions is forgotten where it is needed.
 type admission struct {
 	total, perAddr int // limits
 
@@ -84,7 +86,7 @@ func (m *admission) leave(a netip.Addr) {
 	}
 }
 
-func (m *admission) pending() int {
+func (m *admission) size() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.count
@@ -104,4 +106,26 @@ func source(c net.Conn) netip.Addr {
 		}
 	}
 	return a
+}
+
+// spareFiles is how many file descriptors stay free for media, upstreams and
+// files if the process may open enough of them.
+const spareFiles = 1024
+
+// openTotal is how many connections may be open if a process may open files
+// file descriptors: it leaves a quarter of them, or spareFiles if that is more,
+// but never takes less than half.
+func openTotal(files uint64) int {
+	files = min(files, 1<<30) // "unlimited" is more than an int can count
+	return int(max(files-min(files, max(files/4, spareFiles)), files/2))
+}
+
+// maxFiles is how many file descriptors this process may open. The Go runtime
+// has raised the soft limit to the hard one already.
+func maxFiles() uint64 {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 4 * spareFiles
+	}
+	return limit.Cur
 }
