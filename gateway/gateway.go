@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -132,7 +133,11 @@ func (g *Gateway) buildTLS(cfg Config, _ Secrets) error {
 		return err
 	}
 	g.certs = certs
-	g.port = tls.NewPort(g.sockets.https, certs, tls.PortOptions{Logger: g.logger, Metrics: g.registry})
+	trusted, err := parsePrefixes(cfg.Proxy.TrustedProxies)
+	if err != nil {
+		return fmt.Errorf("proxy.trusted_proxies: %w", err)
+	}
+	g.port = tls.NewPort(g.sockets.https, certs, tls.PortOptions{Logger: g.logger, Metrics: g.registry, Exempt: trusted})
 	return nil
 }
 

@@ -91,6 +91,7 @@ func (g *Gateway) reload(cfg Config) error {
 	if g.opts.Level != nil {
 		g.opts.Level.Set(level)
 	}
+	g.port.SetExempt(s.trusted)
 	g.proxy.use(s)
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -48,8 +49,8 @@ func (s *slots) release() { <-s.running }
 // An admission counts connections, in all and by remote address. A Port has
 // two: of those that have not been handed over yet, where the limit is high
 // enough for a company behind one address, since browsers and TURN clients say
-// at once what they are; and of all that are open. Nobody is exempt: a limit
-// with exceptions is forgotten where it is needed.
+// at once what they are; and of all that are open. The zero Addr counts in all
+// only: it stands for those to whom no limit by address applies.
 type admission struct {
 	total, perAddr int // limits
 
@@ -69,7 +70,7 @@ func (m *admission) enter(a netip.Addr) (refused string) {
 	switch {
 	case m.count >= m.total:
 		return "total"
-	case m.byAddr[a] >= m.perAddr:
+	case a.IsValid() && m.byAddr[a] >= m.perAddr:
 		return "address"
 	}
 	m.count++
@@ -94,12 +95,16 @@ func (m *admission) size() int {
 
 // source returns what identifies the remote side of c for the limits: its IPv4
 // address, or the /64 of its IPv6 address, which one customer usually has whole.
-func source(c net.Conn) netip.Addr {
+// It is the zero Addr for those that are exempt: they speak for many.
+func source(c net.Conn, exempt []netip.Prefix) netip.Addr {
 	tcp, ok := c.RemoteAddr().(*net.TCPAddr)
 	if !ok {
 		return netip.Addr{}
 	}
 	a := tcp.AddrPort().Addr().Unmap().WithZone("")
+	if slices.ContainsFunc(exempt, func(p netip.Prefix) bool { return p.Contains(a) }) {
+		return netip.Addr{}
+	}
 	if a.Is6() {
 		if p, err := a.Prefix(64); err == nil {
 			return p.Addr()

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -49,6 +50,11 @@ type PortOptions struct {
 	// the file descriptors that the process may open, less if that would leave
 	// fewer than 1024: media and upstreams need theirs.
 	OpenTotal int
+
+	// Exempt are the networks to which no limit by address applies: those of
+	// load balancers in front of us, each of which is one address for everybody.
+	// SetExempt changes them.
+	Exempt []netip.Prefix
 
 	// Running is how many handshakes may compute at once; 0 is 4 per core.
 	Running int
@@ -95,6 +101,8 @@ type Port struct {
 	open    *admission // not closed yet
 	metrics *portMetrics
 
+	exempt atomic.Pointer[[]netip.Prefix]
+
 	http, plain, turn, ice *queue
 }
 
@@ -114,6 +122,7 @@ func NewPort(ln net.Listener, certs *Certificates, o PortOptions) *Port {
 		turn:    newQueue(ln.Addr(), o.Queue),
 		ice:     newQueue(ln.Addr(), o.Queue),
 	}
+	p.SetExempt(o.Exempt)
 	p.metrics = newPortMetrics(o.Metrics, p.pending.size)
 	return p
 }
@@ -140,6 +149,9 @@ func (p *Port) TURN() net.Listener { return p.turn }
 // ICE returns the listener of ICE-TCP: STUN in RFC 4571 frames, without TLS.
 func (p *Port) ICE() net.Listener { return p.ice }
 
+// SetExempt replaces PortOptions.Exempt for new connections.
+func (p *Port) SetExempt(networks []netip.Prefix) { p.exempt.Store(&networks) }
+
 // Run accepts connections until ctx ends, then returns nil. Before it returns
 // it closes the socket, the four listeners and every connection that was not
 // accepted from them, and waits for its goroutines. An error means that the
@@ -156,7 +168,7 @@ func (p *Port) Run(ctx context.Context) error {
 		if err != nil || c == nil {
 			return err
 		}
-		from := source(c)
+		from := source(c, *p.exempt.Load())
 		if limit := p.admit(from); limit != "" {
 			p.metrics.refused.WithLabelValues(limit).Inc()
 			c.Close()
