@@ -39,12 +39,13 @@ type engine struct {
 }
 
 // newEngine is the only place that configures pion.
-func newEngine(m *mux, t *tcpMux, log *slog.Logger) (*engine, error) {
+func newEngine(m *mux, t *tcpMux, drops func(reason string), log *slog.Logger) (*engine, error) {
 	media := &webrtc.MediaEngine{}
 	if err := registerCodecs(media); err != nil {
 		return nil, err
 	}
 	chain := &interceptor.Registry{}
+	chain.Add(nackBudgets{drops})
 	if err := webrtc.ConfigureNack(media, chain); err != nil {
 		return nil, fmt.Errorf("configure NACK: %w", err)
 	}

@@ -22,11 +22,13 @@ const (
 	// maxRoutes is how many remote addresses one session may use on one local
 	// address; ICE needs one, and one per interface and NAT while it checks.
 	maxRoutes = 32
-	// routeIdle is how long a remote address must have been silent before
-	// another session may take it over. A client that left and comes back from
-	// the same port waits at most this long; a stranger that forges the address
-	// of a living client never gets it.
-	routeIdle = 5 * time.Second
+	// routeIdle is how long no STUN request for the session must have come from
+	// a remote address before another session may take it over. Living clients
+	// send one every few seconds (RFC 7675 §5.1). A client that left and comes
+	// back from the same port waits at most this long; a stranger that forges
+	// the address of a living client never gets it, and one that claims an
+	// address in advance loses it to its owner.
+	routeIdle = 10 * time.Second
 )
 
 // A mux carries the datagrams of all sessions over the media sockets. It is the
@@ -71,7 +73,7 @@ type muxSocket struct {
 type muxRoute struct {
 	conn *muxConn
 	from *net.UDPAddr // the address as the ICE agent wants it, made once
-	seen atomic.Int64 // Unix nanoseconds of the last datagram
+	seen atomic.Int64 // Unix nanoseconds of the last STUN request for conn from there
 }
 
 // newMux makes the mux of the given kernel sockets and hairpins. Reading starts
@@ -162,7 +164,6 @@ func (m *mux) deliver(s *muxSocket, p []byte, from netip.AddrPort) {
 		m.drops("unknown_source")
 		return
 	}
-	r.seen.Store(time.Now().UnixNano())
 	if isBindingError(p) { // of no use to the agent as it is
 		if p = r.conn.roles.refusal(p); p == nil {
 			return

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -361,4 +362,28 @@ func TestAdvertisedAddressIsInTheCandidates(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("candidates (-want +got):\n%s", diff)
 	}
+}
+
+// Silent connections of one address leave room for the others.
+func TestSilentConnectionsAreLimitedByAddress(t *testing.T) {
+	srv := startServer(t)
+	at := srv.tcp.listeners[0].Addr().String()
+	dial := func(from string) net.Conn {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		c, err := d.Dial("tcp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	var last net.Conn
+	for range maxUnknownFrom + 1 {
+		last = dial("127.0.0.2")
+	}
+	_ = last.SetReadDeadline(time.Now().Add(patience))
+	if _, err := last.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("connection %d of one address was not refused: %v", maxUnknownFrom+1, err)
+	}
+	join(t, srv, "call", "alpha", guestOptions{tcp: true}) // from 127.0.0.1
 }

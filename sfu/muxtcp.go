@@ -26,6 +26,9 @@ const (
 	tcpBacklog = 256
 	// maxUnknownTCP bounds the connections that have not yet shown a ufrag.
 	maxUnknownTCP = 1024
+	// maxUnknownFrom bounds those of one IPv4 address or IPv6 /64, so that one
+	// stranger cannot take all the places of the others.
+	maxUnknownFrom = 128
 	// maxSessionTCP bounds the connections of one session on one address.
 	maxSessionTCP = 16
 )
@@ -40,14 +43,15 @@ type tcpMux struct {
 	endpoints []netip.AddrPort // where clients can connect, as bound: the listeners and others
 	drops     func(reason string)
 	keys      *iceKeys
-	unknown   chan struct{} // one element for each connection without ufrag
 
 	wg sync.WaitGroup // connections and accept loops
 
-	mu     sync.Mutex               // guards the following
-	conns  map[string][]*tcpMuxConn // by local ufrag
-	open   map[net.Conn]struct{}
-	closed bool
+	mu        sync.Mutex               // guards the following
+	conns     map[string][]*tcpMuxConn // by local ufrag
+	open      map[net.Conn]struct{}
+	strangers int                  // connections that have not shown a ufrag yet
+	unknown   map[netip.Prefix]int // the same, by neighbourhood
+	closed    bool
 }
 
 // newTCPMux makes the mux of the TCP listeners and of further endpoints, whose
@@ -58,7 +62,7 @@ func newTCPMux(s *Sockets, further []netip.AddrPort, drops func(reason string)) 
 		bound:     s,
 		listeners: s.tcp,
 		drops:     drops,
-		unknown:   make(chan struct{}, maxUnknownTCP),
+		unknown:   map[netip.Prefix]int{},
 		conns:     map[string][]*tcpMuxConn{},
 		open:      map[net.Conn]struct{}{},
 	}
@@ -116,17 +120,14 @@ func (m *tcpMux) accept(l net.Listener) {
 
 // admit starts the goroutine of a new connection, if there is room for it.
 func (m *tcpMux) admit(c net.Conn) bool {
-	select {
-	case m.unknown <- struct{}{}:
-	default:
-		return false
-	}
+	from := neighbourhood(c.RemoteAddr())
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.closed {
-		<-m.unknown
+	if m.closed || m.strangers >= maxUnknownTCP || m.unknown[from] >= maxUnknownFrom {
 		return false
 	}
+	m.strangers++
+	m.unknown[from]++
 	m.open[c] = struct{}{}
 	m.wg.Add(1)
 	go func() {
@@ -145,7 +146,7 @@ func (m *tcpMux) serve(c net.Conn) {
 	buf, in := make([]byte, maxDatagram), bufio.NewReaderSize(c, 4<<10)
 	_ = c.SetReadDeadline(time.Now().Add(firstCheck))
 	n, err := readFrame(in, buf)
-	<-m.unknown
+	m.known(c)
 	if err != nil {
 		m.drops("tcp_first_frame")
 		return
@@ -176,6 +177,32 @@ func (m *tcpMux) serve(c net.Conn) {
 		n, err = readFrame(in, buf)
 	}
 	conn.part(peer)
+}
+
+// known frees the place of a connection that has spoken, or failed to.
+func (m *tcpMux) known(c net.Conn) {
+	from := neighbourhood(c.RemoteAddr())
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.strangers--
+	if m.unknown[from]--; m.unknown[from] == 0 {
+		delete(m.unknown, from)
+	}
+}
+
+// neighbourhood is the part of an address that one stranger is likely to have:
+// an IPv4 address or an IPv6 /64.
+func neighbourhood(a net.Addr) netip.Prefix {
+	ip := localAddrPort(a).Addr()
+	bits := 64
+	if ip.Is4() {
+		bits = 32
+	}
+	p, err := ip.WithZone("").Prefix(bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return p
 }
 
 // session finds the connection of a ufrag on the address a client came to, else

@@ -110,7 +110,7 @@ func New(s *Sockets, o Options) (*Server, error) {
 	}
 	srv := &Server{log: log, metrics: met, sockets: s, told: o.Readvertised, mux: m, tcp: newTCPMux(s, o.ICETCP, drops), keys: newICEKeys(), groups: map[string]*group{}}
 	srv.mux.keys, srv.tcp.keys = srv.keys, srv.keys
-	if srv.engine, err = newEngine(srv.mux, srv.tcp, log); err != nil {
+	if srv.engine, err = newEngine(srv.mux, srv.tcp, drops, log); err != nil {
 		return nil, err
 	}
 	return srv, nil
