@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -87,6 +88,16 @@ func TestExtendedConnectIsNotAdvertised(t *testing.T) {
 	}
 	if len(settings) == 0 {
 		t.Error("no settings at all: not the frame we meant to read")
+	}
+}
+
+// Each stream may hold a buffer and a connection to Mattermost, so how many a
+// client may have is said and not left to the library.
+func TestStreamsOfOneConnection(t *testing.T) {
+	rig := startProxy(t, nil)
+	want := http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 100}
+	if all := h2Settings(t, rig.rawTLS(t, "h2")); !slices.Contains(all, want) {
+		t.Errorf("%v is not among %v", want, all)
 	}
 }
 

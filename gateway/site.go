@@ -20,6 +20,7 @@ const (
 	keepAliveTimeout  = 120 * time.Second
 	redirectPatience  = 10 * time.Second // where nothing but redirects is served
 	maxHeaderBytes    = 64 << 10
+	maxStreams        = 100              // HTTP/2: requests of one connection at once
 	stuckWrite        = 60 * time.Second // HTTP/2: not one byte taken by the client
 	silentPing        = 30 * time.Second // HTTP/2: silence after which the client is asked whether it lives
 	stopLimit         = 2 * time.Second  // for each step when there is no time to wait
@@ -66,7 +67,7 @@ func newSite(h http.Handler, logger *slog.Logger) *site {
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug), // strangers' handshakes and half requests
 		BaseContext:       func(net.Listener) context.Context { return base },
 		Protocols:         new(http.Protocols),
-		HTTP2:             &http.HTTP2Config{WriteByteTimeout: stuckWrite, SendPingTimeout: silentPing},
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: stuckWrite, SendPingTimeout: silentPing},
 	}
 	s.server.Protocols.SetHTTP1(true)
 	s.server.Protocols.SetHTTP2(true)
