@@ -154,8 +154,12 @@ func (g *Gateway) buildMedia(cfg Config, _ Secrets) error {
 		return nil
 	}
 	o := sfu.Options{Logger: g.logger, Metrics: g.registry}
+	if at, ok := g.sockets.https.Addr().(*net.TCPAddr); ok {
+		o.ICETCP = []netip.AddrPort{at.AddrPort()} // where port.ICE comes from
+	}
 	if g.hairpin != nil {
 		o.Hairpins = g.hairpin.Conns()
+		o.Readvertised = func(now []sfu.Address) { g.hairpin.Add(aliases(now)) }
 	}
 	var err error
 	g.sfu, err = sfu.New(g.sockets.media, o)
@@ -224,6 +228,9 @@ func (g *Gateway) routes(cfg Config) routes {
 func aliases(addresses []sfu.Address) []turn.Alias {
 	var out []turn.Alias
 	for _, a := range addresses {
+		if !a.Advertised.IsValid() {
+			a.Advertised = a.Local // clients are not told of it, but packets may still leave there
+		}
 		out = append(out, turn.Alias{Named: a.Advertised, Local: a.Local})
 		if a.Advertised != a.Local {
 			out = append(out, turn.Alias{Named: a.Local, Local: a.Local})

@@ -46,7 +46,7 @@ func (f *doctorFlags) targetOf(c gateway.Config) doctor.Target {
 	if c.SFU.Mode == gateway.ModeRTCD {
 		t.APIURL = "http://" + local(c.SFU.API.Listen)
 		t.MediaUDP, t.MediaTCP = c.SFU.UDP, c.SFU.TCP
-		if len(c.SFU.Advertise) > 0 {
+		if len(c.SFU.Advertise) > 0 && !strings.HasPrefix(c.SFU.Advertise[0], "stun:") {
 			external, _, _ := strings.Cut(c.SFU.Advertise[0], "/")
 			t.MediaUDP = net.JoinHostPort(external, portText(c.SFU.UDP))
 		}
