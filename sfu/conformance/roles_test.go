@@ -23,13 +23,14 @@ import (
 type roleRelay struct {
 	*relay
 	tie  uint64 // the tie-breaker it claims
+	late bool   // its own checks are no conflict until the server has switched
 	stop chan struct{}
 
 	turned    atomic.Bool // the guest appears as controlled
 	conflicts atomic.Int64
 	rejected  atomic.Int64 // 487 from the server
 	rejecting atomic.Int64 // 487 to the server
-	switched  atomic.Int64 // checks of the server in the controlling role
+	switched  atomic.Int64 // signs that the server is in the controlling role
 
 	probes   sync.Map     // the relay's own checks, by transaction ID
 	answered atomic.Int64 // how many of them succeeded
@@ -64,19 +65,25 @@ func (r *roleRelay) turn() {
 	}()
 }
 
+// conflicting tells whether checks towards the server are those of a controlled
+// agent.
+func (r *roleRelay) conflicting() bool {
+	return r.turned.Load() && (!r.late || r.switched.Load() > 0)
+}
+
 // deaf is the time since the server last answered one of the relay's checks: a
 // browser gives the connection up when that grows.
 func (r *roleRelay) deaf() time.Duration { return time.Since(time.Unix(0, r.last.Load())) }
 
 func (r *roleRelay) String() string {
-	return fmt.Sprintf("%d checks as controlled, %d times 487 from the server, %d to it, %d checks of it as controlling; %d own checks answered, the last %s ago",
+	return fmt.Sprintf("%d checks as controlled, %d times 487 from the server, %d to it, %d signs of it as controlling; %d own checks answered, the last %s ago",
 		r.conflicts.Load(), r.rejected.Load(), r.rejecting.Load(), r.switched.Load(), r.answered.Load(), r.deaf().Round(time.Millisecond))
 }
 
 // check sends a connectivity check in the role that the guest appears to have.
 func (r *roleRelay) check() {
 	keys, role := r.keys.Load(), stun.AttrICEControlling
-	if r.turned.Load() {
+	if r.conflicting() {
 		role = stun.AttrICEControlled
 		r.conflicts.Add(1)
 	}
@@ -95,7 +102,7 @@ func (r *roleRelay) check() {
 
 func (r *roleRelay) toTheServer(p []byte) []byte {
 	m := message(p)
-	if m == nil || m.Type != stun.BindingRequest || !r.turned.Load() || !m.Contains(stun.AttrICEControlling) {
+	if m == nil || m.Type != stun.BindingRequest || !r.conflicting() || !m.Contains(stun.AttrICEControlling) {
 		return p
 	}
 	r.conflicts.Add(1)
@@ -112,7 +119,11 @@ func (r *roleRelay) fromTheServer(p []byte) []byte {
 		var code stun.ErrorCodeAttribute
 		if code.GetFrom(m) == nil && code.Code == stun.CodeRoleConflict && r.turned.Load() {
 			r.rejected.Add(1)
-			r.turned.Store(false) // the guest switches back and asks again
+			if r.conflicting() {
+				r.turned.Store(false) // the guest switches back and asks again
+			} else {
+				r.switched.Add(1) // the server is in the controlling role too: the guest stays controlled
+			}
 			return nil
 		}
 	case m.Type == stun.BindingSuccess:

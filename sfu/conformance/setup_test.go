@@ -279,6 +279,13 @@ func TestConformance42RoleConflict(t *testing.T) {
 			a.hears("voice", b) // it has answered an offer of the server
 			all = append(all, member{a, r, b.hears("voice", a)})
 		}
+		// A third one is alone in its call, so that the server has nothing to send
+		// but its own checks. They are answered with 487, to which it must switch
+		// its role and check again.
+		r := newRoleRelay(t, 0)
+		r.late = true
+		alone := enter(t, p, newID(), options{relay: r.relay})
+		r.turn()
 		for _, m := range all {
 			m.r.turn()
 		}
@@ -293,7 +300,15 @@ func TestConformance42RoleConflict(t *testing.T) {
 					t.Fatalf("the server does not answer the checks of tie-breaker %x; relay: %s", m.r.tie, m.r)
 				}
 			}
+			if r.rejecting.Load() > 5 && r.switched.Load() == 0 {
+				t.Fatalf("the server does not switch its role when it is answered 487; relay: %s", r)
+			}
 		}
+		t.Logf("487 to the server: %s", r)
+		if r.rejecting.Load() == 0 || r.switched.Load() == 0 || r.deaf() > 10*time.Second {
+			t.Errorf("the server did not resolve a conflict that a 487 told it of; relay: %s", r)
+		}
+		alone.publish(webrtc.MimeTypeOpus, "mic")
 		for _, m := range all {
 			t.Logf("tie-breaker %x: %s", m.r.tie, m.r)
 			if m.r.conflicts.Load() == 0 {
