@@ -57,8 +57,9 @@ type Gateway struct {
 	drain    sync.Once
 	phase    atomic.Int32 // only ever grows
 
-	mu  sync.Mutex // guards the following; held through a reload
-	cfg Config     // as it is in force
+	reloading sync.Mutex // held through a reload, which may hang on a file
+	mu        sync.Mutex // guards the following
+	cfg       Config     // as it is in force; only a reload changes it
 }
 
 // The phases of a Gateway.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -106,6 +107,37 @@ func TestReload(t *testing.T) {
 	// What needs a restart is still said the next time.
 	if applied, restart, err = g.Reload(next); err != nil || len(applied) != 0 || !cmp.Equal(restart, []string{"domain", "listen.http"}) {
 		t.Errorf("again: %v %v %v", applied, restart, err)
+	}
+}
+
+// A secret on a dead file server hangs the reload, and nothing else.
+func TestStopWhileAReloadHangs(t *testing.T) {
+	hang, hangs, release := atomic.Bool{}, make(chan struct{}, 1), make(chan struct{})
+	g := startGatewayWith(t, nil, func(o *Options) {
+		read := o.ReadFile
+		o.ReadFile = func(name string) ([]byte, error) {
+			if hang.CompareAndSwap(true, false) {
+				hangs <- struct{}{}
+				<-release
+			}
+			return read(name)
+		}
+	})
+	next := g.config()
+	hang.Store(true)
+	reloaded := make(chan error, 1)
+	go func() {
+		_, _, err := g.Reload(next)
+		reloaded <- err
+	}()
+	<-hangs
+	g.Drain()
+	if err := g.wait(); err != nil {
+		t.Error(err)
+	}
+	close(release)
+	if err := <-reloaded; err != nil {
+		t.Error(err)
 	}
 }
 
