@@ -404,7 +404,6 @@ func (g *guest) reply(sdp string) {
 		return
 	}
 	g.describe(wire.Description{Type: "answer", SDP: a.SDP})
-	g.tell(wire.ChannelMessage{Type: wire.ChannelUnlock}) // as web clients do, held or not
 }
 
 // describe sends a description on the road that the guest uses.

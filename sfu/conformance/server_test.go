@@ -22,7 +22,7 @@ type settings struct {
 	closed bool   // no self-registration
 	sfu    string // further keys of section sfu, as YAML flow: "advertise: [203.0.113.10]"
 	udp    string // listen address of the media; "" = 127.0.0.1:0
-	tcp    string // the same
+	tcp    string // the same for ICE-TCP, and where HTTPS is, which takes ICE-TCP too
 }
 
 // A server is a `sallyport serve` in a process of its own.
@@ -84,14 +84,14 @@ func launch(binary, dir string, s settings) (*server, error) {
 	config := fmt.Sprintf(`
 domain: localhost
 upstream: http://127.0.0.1:9
-listen: {https: "127.0.0.1:0", http: "", udp: ""}
+listen: {https: "%s", http: "", udp: ""}
 tls: {source: selfsigned}
 turn: {enabled: false}
 sfu: {udp: "%s", tcp: "%s", api: {listen: "127.0.0.1:0", self_registration: %v, store: "%s"}, %s}
 admin: {listen: "127.0.0.1:0"}
 drain: {timeout: 1m, websocket_spread: 0s}
 log: {level: debug}
-`, s.udp, s.tcp, !s.closed, filepath.Join(dir, "clients"), s.sfu)
+`, s.tcp, s.udp, s.tcp, !s.closed, filepath.Join(dir, "clients"), s.sfu)
 	name := filepath.Join(dir, "config.yaml")
 	if err := os.WriteFile(name, []byte(config), 0o600); err != nil {
 		return nil, err
@@ -147,11 +147,15 @@ func (s *server) exits(t testing.TB, limit time.Duration) {
 	}
 }
 
-// kill ends the server at once, if it still runs, and reports if it ended badly
-// or had a bad word in its log.
+// kill ends the server, if it still runs, and reports if it ended badly or had a
+// bad word in its log.
 func (s *server) kill() error {
 	_ = s.process.Signal(syscall.SIGTERM)
-	_ = s.process.Signal(syscall.SIGINT) // the second one does not wait for calls
+	select {
+	case <-s.ended:
+	case <-time.After(3 * time.Second): // it waits for a call
+		_ = s.process.Signal(syscall.SIGINT)
+	}
 	select {
 	case <-s.ended:
 	case <-time.After(patience):
@@ -160,11 +164,11 @@ func (s *server) kill() error {
 		return errors.New("the server did not end when it was told to")
 	}
 	if s.result != nil {
-		return fmt.Errorf("the server ended badly: %w", s.result)
+		return fmt.Errorf("the server ended badly: %w\n%s", s.result, s.log.plain())
 	}
 	for _, bad := range []string{"panic: ", "goroutine 1 [", "fatal error: ", "DATA RACE"} {
 		if strings.Contains(s.log.String(), bad) {
-			return fmt.Errorf("the log of the server has %q:\n%s", bad, s.log)
+			return fmt.Errorf("the log of the server has %q:\n%s", bad, s.log.plain())
 		}
 	}
 	return nil
@@ -186,4 +190,15 @@ func (b *logBook) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.text.String()
+}
+
+// plain returns what is no log line of the server's: the words of the runtime.
+func (b *logBook) plain() string {
+	var out strings.Builder
+	for line := range strings.Lines(b.String()) {
+		if !strings.HasPrefix(line, "{") {
+			out.WriteString(line)
+		}
+	}
+	return out.String()
 }

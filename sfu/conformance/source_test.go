@@ -112,9 +112,19 @@ func (s *source) unpublish() {
 	s.once.Do(func() { close(s.stop) })
 }
 
-// end ends the source with its guest: only then nobody looks at the sender.
+// end ends the source with its guest: only then nobody looks at the sender. The
+// readers of layers must be gone before, for the library does not guard what they
+// read.
 func (s *source) end() {
 	s.once.Do(func() { close(s.stop) })
+	for _, tr := range s.tracks {
+		if tr.RID() != "" {
+			_ = s.sender.SetReadDeadlineSimulcast(time.Now(), tr.RID())
+		}
+	}
+	if s.tracks[0].RID() != "" {
+		s.wg.Wait()
+	}
 	s.g.close()
 	s.wg.Wait()
 }

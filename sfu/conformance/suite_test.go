@@ -21,7 +21,6 @@ const patience = 25 * time.Second
 // of the table is skipped when it fails and fails when it passes.
 var gaps = map[int]string{
 	60: "the server forwards one simulcast layer only",
-	68: "the configuration takes no host name and no STUN server in sfu.advertise",
 }
 
 // A pace says how a statement's test shares the machine with the others.
