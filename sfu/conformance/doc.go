@@ -33,7 +33,8 @@
 // auth key) the suite registers a client of its own, for which the server needs
 // self-registration; statements that need a second client are skipped where it
 // is off. Statements that need a configuration, a restart or the end of the
-// server are skipped, and say so.
+// server are skipped, and say so. What the protocol says SHOULD be is demanded
+// like the rest: a server may fail there and still serve every client.
 //
 // # Known gaps
 //
