@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -174,6 +175,10 @@ func (t *Target) converse(ctx context.Context, mux *peer.Mux, path peer.Path) ([
 func (t *Target) participant(call string, path peer.Path) peer.Config {
 	c := peer.Config{Call: call, Channel: call, Path: path}
 	switch path {
+	case peer.TCP: // the HTTPS port takes ICE-TCP too: it must not hide a blocked media port
+		if n, err := strconv.ParseUint(portOf(t.MediaTCP), 10, 16); err == nil {
+			c.Port = uint16(n)
+		}
 	case peer.TURNUDP:
 		c.ICEServers = t.iceServer("turn:" + t.UDPAddress + "?transport=udp")
 	case peer.TURNTCP:
