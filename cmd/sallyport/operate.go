@@ -26,7 +26,8 @@ type runner interface {
 func operate(g runner, logger *slog.Logger, reload func()) int {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	defer signal.Stop(signals)
+	// Not to be undone: the default action would kill the process with its work
+	// done, were a signal to come between here and the exit.
 	return operateOn(signals, g, logger, reload)
 }
 
