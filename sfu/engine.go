@@ -31,12 +31,13 @@ const dtlsFlight = 100 * time.Millisecond
 
 // newAPI makes what every PeerConnection of the server is made of. It is the
 // only place that configures pion.
-func newAPI(m *mux, t *tcpMux, log *slog.Logger) (*webrtc.API, error) {
+func newAPI(m *mux, t *tcpMux, congestion interceptor.Factory, log *slog.Logger) (*webrtc.API, error) {
 	media := &webrtc.MediaEngine{}
 	if err := registerCodecs(media); err != nil {
 		return nil, err
 	}
 	chain := &interceptor.Registry{}
+	chain.Add(congestion) // first, so that retransmissions pass through it too
 	if err := webrtc.ConfigureNack(media, chain); err != nil {
 		return nil, fmt.Errorf("configure NACK: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/pion/webrtc/v3"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"sallyport/sfu/internal/steer"
 	"sallyport/sfu/wire"
 )
 
@@ -67,6 +68,8 @@ type Server struct {
 	mux     *mux
 	tcp     *tcpMux
 	api     *webrtc.API
+	congest congestions
+	chooser func() chooser // makes what decides on a receiver's layer
 
 	running sync.WaitGroup // one for each session
 
@@ -99,7 +102,8 @@ func New(s *Sockets, o Options) (*Server, error) {
 		return nil, err
 	}
 	srv := &Server{log: log, metrics: met, mux: m, tcp: newTCPMux(s, drops), groups: map[string]*group{}}
-	if srv.api, err = newAPI(srv.mux, srv.tcp, log); err != nil {
+	srv.chooser = func() chooser { return &steer.Policy{} }
+	if srv.api, err = newAPI(srv.mux, srv.tcp, &srv.congest, log); err != nil {
 		return nil, err
 	}
 	return srv, nil

@@ -65,6 +65,7 @@ type Session struct {
 
 	// Owned by run. pc is set before any track exists and never changes.
 	pc         *webrtc.PeerConnection
+	congestion *congestion // set with pc
 	phase      phase
 	candidates []wire.Candidate // before the first offer
 	seen       int              // candidates received
@@ -244,11 +245,11 @@ func (s *Session) close() {
 
 // connect makes the PeerConnection, with the first offer.
 func (s *Session) connect() error {
-	pc, err := s.server.api.NewPeerConnection(webrtc.Configuration{})
+	pc, control, err := s.server.congest.connect(s.server.api)
 	if err != nil {
 		return err
 	}
-	s.pc = pc
+	s.pc, s.congestion = pc, control
 	pc.OnICECandidate(func(c *webrtc.ICECandidate) {
 		if c != nil {
 			s.postWait(func() { s.localCandidate(c.ToJSON()) })

@@ -30,10 +30,11 @@ type up struct {
 	level    uint8 // ID of the audio level header extension; 0 = not negotiated
 	fan      fanout
 
-	class  atomic.Pointer[upClass] // nil until announced
-	on     atomic.Bool             // false while the participant is muted
-	deaf   atomic.Bool             // forget the voice levels heard so far
-	packet rtp.Packet              // reused by run alone
+	class  atomic.Pointer[upClass]  // nil until announced
+	layer  atomic.Pointer[encoding] // nil if it is the whole source
+	on     atomic.Bool              // false while the participant is muted
+	deaf   atomic.Bool              // forget the voice levels heard so far
+	packet rtp.Packet               // reused by run alone
 
 	retired bool // guarded by call.mu: no longer offered to anybody
 
@@ -72,7 +73,7 @@ func (u *up) kind() string {
 }
 
 // forwardable reports whether the track may be offered at all: of simulcast
-// layers only the low one is.
+// layers only the low one is, and stands for all.
 func (u *up) forwardable() bool { return u.track.RID() == "" || u.track.RID() == "l" }
 
 // classify fixes the class. Receivers parse the track ID: exactly three fields,
@@ -142,11 +143,17 @@ func (u *up) forward() error {
 				}
 			}
 		}
+		start := time.Now()
+		if e := u.layer.Load(); e != nil {
+			if e.forward(&u.packet) {
+				c.took.Observe(time.Since(start).Seconds())
+			}
+			continue
+		}
 		sinks := u.fan.watching()
 		if len(sinks) == 0 {
 			continue
 		}
-		start := time.Now()
 		for _, d := range sinks {
 			d.forward(&u.packet, level)
 		}

@@ -1,0 +1,238 @@
+package sfu
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pion/interceptor"
+	"github.com/pion/interceptor/pkg/gcc"
+	"github.com/pion/rtcp"
+	"github.com/pion/rtp"
+	"github.com/pion/sdp/v3"
+	"github.com/pion/webrtc/v3"
+
+	"sallyport/sfu/internal/feedback"
+	"sallyport/sfu/internal/steer"
+)
+
+const (
+	// What the congestion controller starts with and stays between, bit/s (rtcd
+	// protocol §4.12).
+	leastEstimate = 250_000
+	mostEstimate  = 3_750_000
+	// probePackets is the length of a probe train: about 5 kB on the wire, 65 ms
+	// of a link of 600 kbit/s.
+	probePackets = 16
+	// reportTime is after how long without a report the receiver reports nothing.
+	reportTime = time.Second
+)
+
+// A congestion is the congestion control of one connection to a receiver: it
+// numbers outgoing video for the whole transport, retransmissions included, and
+// learns from the receiver's reports. Audio passes by: it is never held back, and
+// a connection without outgoing video has no estimator at all.
+//
+//	down ─> NACK buffer ─> stream.write (number, account) ─> SRTP
+//	receiver's transport-cc report ─> feedback.Path, gcc ─> sample ─> chooser
+type congestion struct {
+	interceptor.NoOp
+
+	mu        sync.Mutex // guards the following
+	path      *feedback.Path
+	estimator *gcc.SendSideBWE
+	closed    bool
+}
+
+// congestions makes the congestion control of every connection. It is an
+// interceptor.Factory, which pion tells nothing of the connection it works for;
+// so connections are made one at a time.
+type congestions struct {
+	mu   sync.Mutex
+	made *congestion // by the last NewInterceptor
+}
+
+// NewInterceptor implements interceptor.Factory.
+func (f *congestions) NewInterceptor(string) (interceptor.Interceptor, error) {
+	f.made = &congestion{}
+	return f.made, nil
+}
+
+// connect makes a PeerConnection and its congestion control.
+func (f *congestions) connect(api *webrtc.API) (*webrtc.PeerConnection, *congestion, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	pc, err := api.NewPeerConnection(webrtc.Configuration{})
+	return pc, f.made, err
+}
+
+// BindRTCPReader implements interceptor.Interceptor: it looks for reports.
+func (c *congestion) BindRTCPReader(next interceptor.RTCPReader) interceptor.RTCPReader {
+	return interceptor.RTCPReaderFunc(func(b []byte, a interceptor.Attributes) (int, interceptor.Attributes, error) {
+		n, a, err := next.Read(b, a)
+		if err != nil {
+			return n, a, err
+		}
+		if a == nil {
+			a = interceptor.Attributes{}
+		}
+		packets, err := a.GetRTCPPackets(b[:n])
+		if err != nil {
+			return n, a, err
+		}
+		for _, p := range packets {
+			if r, ok := p.(*rtcp.TransportLayerCC); ok {
+				c.report(r)
+			}
+		}
+		return n, a, nil
+	})
+}
+
+func (c *congestion) report(r *rtcp.TransportLayerCC) {
+	c.mu.Lock()
+	e := c.estimator
+	if c.path != nil {
+		c.path.Report(time.Now(), r)
+	}
+	c.mu.Unlock()
+	if e != nil {
+		// It refuses reports that contradict themselves, and any after the end.
+		_ = e.WriteRTCP([]rtcp.Packet{r}, nil)
+	}
+}
+
+// BindLocalStream implements interceptor.Interceptor: video for which the receiver
+// agreed to transport-cc is accounted for.
+func (c *congestion) BindLocalStream(info *interceptor.StreamInfo, next interceptor.RTPWriter) interceptor.RTPWriter {
+	id := 0
+	for _, e := range info.RTPHeaderExtensions {
+		if e.URI == sdp.TransportCCURI {
+			id = e.ID
+		}
+	}
+	if id == 0 || !strings.HasPrefix(strings.ToLower(info.MimeType), "video/") {
+		return next
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.estimator == nil && !c.closed {
+		if err := c.start(); err != nil {
+			return next
+		}
+	}
+	if c.closed {
+		return next
+	}
+	// The estimator hands its writer to the pacer; ours only keeps it.
+	through := c.estimator.AddStream(info, next).(*unpaced).last
+	return &stampedStream{congestion: c, next: through, id: uint8(id)}
+}
+
+// start makes the estimator. It needs mu.
+func (c *congestion) start() error {
+	e, err := gcc.NewSendSideBWE(gcc.SendSideBWEInitialBitrate(leastEstimate), gcc.SendSideBWEMinBitrate(leastEstimate),
+		gcc.SendSideBWEMaxBitrate(mostEstimate), gcc.SendSideBWEPacer(&unpaced{}))
+	if err != nil {
+		return fmt.Errorf("make bandwidth estimator: %w", err)
+	}
+	c.path, c.estimator = &feedback.Path{}, e
+	return nil
+}
+
+// Close implements interceptor.Interceptor.
+func (c *congestion) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil
+	}
+	c.closed = true
+	if c.estimator == nil {
+		return nil
+	}
+	return c.estimator.Close()
+}
+
+// probe begins and ends a train: what is sent between is part of it.
+func (c *congestion) probe(begin bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.path == nil:
+	case begin:
+		c.path.BeginTrain(time.Now())
+	default:
+		c.path.EndTrain()
+	}
+}
+
+// sample fills in what is known of the way to the receiver.
+func (c *congestion) sample(now time.Time) steer.Sample {
+	s := steer.Sample{Now: now}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.path == nil {
+		return s
+	}
+	train := c.path.LastTrain()
+	s.Reported = now.Sub(c.path.Reported()) < reportTime
+	s.Sent, s.Loss, s.Queue = c.path.Sent(now), c.path.Loss(now), c.path.Queue(now)
+	s.Capacity, s.Probed = train.Capacity, train.At
+	// Of the estimator only the delay-based half is of use: its loss-based half
+	// counts the unused symbols of a report as lost packets.
+	s.Estimate, _ = c.estimator.GetStats()["delayTargetBitrate"].(int)
+	return s
+}
+
+// A stampedStream numbers the packets of one stream for the whole transport. It
+// sits below the NACK buffer, so a retransmission has a number of its own.
+type stampedStream struct {
+	congestion *congestion
+	next       interceptor.RTPWriter
+	id         uint8 // of the header extension
+
+	mu     sync.Mutex // guards the following, reused for every packet
+	header rtp.Header
+	ext    []rtp.Extension
+	number [2]byte
+}
+
+// Write implements interceptor.RTPWriter. It leaves header as it is: the NACK
+// buffer keeps it.
+func (s *stampedStream) Write(header *rtp.Header, payload []byte, a interceptor.Attributes) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ext = append(s.ext[:0], header.Extensions...)
+	s.header = *header
+	s.header.Extensions = s.ext
+	c := s.congestion
+	c.mu.Lock()
+	binary.BigEndian.PutUint16(s.number[:], c.path.Send(time.Now(), header.MarshalSize()+len(payload)))
+	c.mu.Unlock()
+	if err := s.header.SetExtension(s.id, s.number[:]); err != nil {
+		return 0, fmt.Errorf("set transport-wide sequence number: %w", err)
+	}
+	s.ext = s.header.Extensions
+	return s.next.Write(&s.header, payload, a)
+}
+
+// unpaced is the pacer that does not pace: packets go out as they come in, for the
+// publisher has paced them. It only keeps the writer it was given last.
+type unpaced struct{ last interceptor.RTPWriter }
+
+// AddStream implements gcc.Pacer.
+func (u *unpaced) AddStream(_ uint32, w interceptor.RTPWriter) { u.last = w }
+
+// SetTargetBitrate implements gcc.Pacer.
+func (*unpaced) SetTargetBitrate(int) {}
+
+// Close implements gcc.Pacer.
+func (*unpaced) Close() error { return nil }
+
+// Write implements gcc.Pacer. Nothing is written through the pacer.
+func (u *unpaced) Write(h *rtp.Header, payload []byte, a interceptor.Attributes) (int, error) {
+	return u.last.Write(h, payload, a)
+}
