@@ -89,10 +89,7 @@ func (c *choice) decide(now time.Time) {
 	}
 	order := c.chooser.Decide(sample)
 	c.probe = order.Probe
-	c.target = all[min(max(order.Layer, 0), len(all)-1)]
-	if c.target != c.current {
-		c.target.up.requestKeyframe() // again, if the last one was in vain
-	}
+	c.target = all[min(max(order.Layer, 0), len(sample.Rates)-1)]
 }
 
 // forwardLayer sends one packet of a layer if it is the receiver's. Goroutines of
@@ -107,9 +104,13 @@ func (d *down) forwardLayer(p *layerPacket) {
 	defer c.mu.Unlock()
 	if !p.at.Before(c.decideAt) {
 		c.decide(p.at)
+		if c.target != c.current {
+			c.target.up.requestKeyframe() // again, if the last request was in vain
+		}
 	}
 	if p.from == c.target && p.from != c.current && p.vp8.KeyFrame && p.fresh {
-		c.numbers.Switch(p.from.rank, p.position, uint32(p.at.Sub(c.sent).Microseconds()*videoClock/1e6))
+		since := max(0, p.at.Sub(c.sent)) // p may have waited for the lock
+		c.numbers.Switch(p.from.rank, p.position, uint32(since.Microseconds()*videoClock/1e6))
 		c.current = p.from
 	}
 	out, ok := c.numbers.Map(p.from.rank, p.position)

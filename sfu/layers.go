@@ -122,7 +122,10 @@ func (e *encoding) forward(p *rtp.Packet) bool {
 		in.vp8 = vp8.Descriptor{} // padding: nothing to rewrite, and no new picture
 	}
 	in.position = seqmap.Position{Seq: p.SequenceNumber, Time: p.Timestamp, Picture: e.numbers.Picture, Base: e.numbers.Base}
-	sinks := e.of.fan.watching()
+	if in.vp8.KeyFrame {
+		e.up.gotKeyframe()
+	}
+	sinks := e.of.fan.watching() // after that: who comes now asks anew
 	for _, d := range sinks {
 		d.forwardLayer(&in)
 	}

@@ -41,6 +41,7 @@ type up struct {
 	keyMu   sync.Mutex // guards the following
 	keyLast time.Time
 	keyNext *time.Timer // a request that waits for its turn
+	keyEnd  bool        // nothing more will be sent
 }
 
 // An upClass is what is known of a track once it has been announced.
@@ -196,7 +197,7 @@ func (u *up) requestKeyframe() {
 	}
 	u.keyMu.Lock()
 	defer u.keyMu.Unlock()
-	if u.keyNext != nil {
+	if u.keyNext != nil || u.keyEnd {
 		return
 	}
 	wait := keyframeEvery - time.Since(u.keyLast)
@@ -204,14 +205,27 @@ func (u *up) requestKeyframe() {
 		u.sendPLI()
 		return
 	}
-	u.keyNext = time.AfterFunc(wait, func() {
+	var mine *time.Timer
+	mine = time.AfterFunc(wait, func() {
 		u.keyMu.Lock()
 		defer u.keyMu.Unlock()
-		if u.keyNext != nil {
+		if u.keyNext == mine && !u.keyEnd {
 			u.keyNext = nil
 			u.sendPLI()
 		}
 	})
+	u.keyNext = mine
+}
+
+// gotKeyframe drops a request that waits: everybody who waits for a key frame has
+// been given this one.
+func (u *up) gotKeyframe() {
+	u.keyMu.Lock()
+	defer u.keyMu.Unlock()
+	if u.keyNext != nil && !u.keyEnd {
+		u.keyNext.Stop()
+		u.keyNext = nil
+	}
 }
 
 // sendPLI needs keyMu.
@@ -230,5 +244,5 @@ func (u *up) stop() {
 	if u.keyNext != nil {
 		u.keyNext.Stop()
 	}
-	u.keyNext = time.AfterFunc(0, func() {}) // nothing more will be sent
+	u.keyEnd = true
 }

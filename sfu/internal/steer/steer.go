@@ -34,9 +34,8 @@ const (
 	// probeFresh is how old a measurement may be.
 	probeFresh = 3 * time.Second
 	// mistake is how soon after an upgrade a downgrade takes it back.
-	mistake     = 10 * time.Second
-	firstDelay  = time.Second
-	mistakeHold = 10 * time.Second
+	mistake     = 5 * time.Second
+	mistakeHold = 3 * time.Second
 	longestHold = 80 * time.Second
 )
 
@@ -103,7 +102,6 @@ func (p *Policy) Decide(s Sample) Order {
 func (p *Policy) begin(s Sample) {
 	p.begun = true
 	p.change(0, s)
-	p.notUntil = s.Now
 	for i := range s.Rates {
 		if i > 0 && s.Reported && s.Now.Sub(s.Probed) < probeFresh && float64(s.Capacity) > room*float64(s.Sent+s.Rates[i]) {
 			p.change(i, s)
@@ -114,7 +112,7 @@ func (p *Policy) begin(s Sample) {
 
 func (p *Policy) change(layer int, s Sample) {
 	p.layer, p.since, p.peak, p.good = layer, s.Now, s.Estimate, 0
-	p.probeAt, p.notUntil = s.Now.Add(settle), later(p.notUntil, s.Now.Add(firstDelay))
+	p.probeAt = s.Now.Add(settle)
 }
 
 // down goes to a lower layer because of trouble.
@@ -166,11 +164,4 @@ func (p *Policy) climb(s Sample) Order {
 	}
 	p.probeAt = s.Now.Add(probeEvery)
 	return Order{Layer: p.layer, Probe: true}
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
