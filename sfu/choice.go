@@ -44,6 +44,7 @@ type choice struct {
 	whole    bool      // that one ended a frame
 	decideAt time.Time
 	probe    bool // send padding as soon as a frame has ended
+	flush    bool // the switch leaves nothing worth repairing behind
 }
 
 // newChoice begins with the layer the receiver's connection has room for as far
@@ -88,7 +89,7 @@ func (c *choice) decide(now time.Time) {
 		sample.Rates = append(sample.Rates, bitrate)
 	}
 	order := c.chooser.Decide(sample)
-	c.probe = order.Probe
+	c.probe, c.flush = c.probe || order.Probe, order.Flush
 	c.target = all[min(max(order.Layer, 0), len(sample.Rates)-1)]
 }
 
@@ -112,6 +113,9 @@ func (d *down) forwardLayer(p *layerPacket) {
 		since := max(0, p.at.Sub(c.sent)) // p may have waited for the lock
 		c.numbers.Switch(p.from.rank, p.position, uint32(since.Microseconds()*videoClock/1e6))
 		c.current = p.from
+		if c.flush {
+			c.path.flush(b.header.SSRC)
+		}
 	}
 	out, ok := c.numbers.Map(p.from.rank, p.position)
 	if !ok {

@@ -1,7 +1,6 @@
 package sfu
 
 import (
-	"encoding/binary"
 	"fmt"
 	"strings"
 	"sync"
@@ -35,7 +34,7 @@ const (
 // learns from the receiver's reports. Audio passes by: it is never held back, and
 // a connection without outgoing video has no estimator at all.
 //
-//	down ─> NACK buffer ─> stream.write (number, account) ─> SRTP
+//	down ─> NACK buffer ─> stampedStream (number, account) ─> SRTP
 //	receiver's transport-cc report ─> feedback.Path, gcc ─> sample ─> chooser
 type congestion struct {
 	interceptor.NoOp
@@ -43,6 +42,7 @@ type congestion struct {
 	mu        sync.Mutex // guards the following
 	path      *feedback.Path
 	estimator *gcc.SendSideBWE
+	streams   map[uint32]*stampedStream // by SSRC
 	closed    bool
 }
 
@@ -128,7 +128,27 @@ func (c *congestion) BindLocalStream(info *interceptor.StreamInfo, next intercep
 	}
 	// The estimator hands its writer to the pacer; ours only keeps it.
 	through := c.estimator.AddStream(info, next).(*unpaced).last
-	return &stampedStream{congestion: c, next: through, id: uint8(id)}
+	s := &stampedStream{congestion: c, next: through, id: uint8(id)}
+	c.streams[info.SSRC] = s
+	return s
+}
+
+// UnbindLocalStream implements interceptor.Interceptor.
+func (c *congestion) UnbindLocalStream(info *interceptor.StreamInfo) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.streams, info.SSRC)
+}
+
+// flush ends the retransmission of what a stream has sent so far: it is of a layer
+// that was too much for the way, and nobody will look at it.
+func (c *congestion) flush(ssrc uint32) {
+	c.mu.Lock()
+	s := c.streams[ssrc]
+	c.mu.Unlock()
+	if s != nil {
+		s.flush()
+	}
 }
 
 // start makes the estimator. It needs mu.
@@ -138,7 +158,7 @@ func (c *congestion) start() error {
 	if err != nil {
 		return fmt.Errorf("make bandwidth estimator: %w", err)
 	}
-	c.path, c.estimator = &feedback.Path{}, e
+	c.path, c.estimator, c.streams = &feedback.Path{}, e, map[uint32]*stampedStream{}
 	return nil
 }
 
@@ -185,38 +205,6 @@ func (c *congestion) sample(now time.Time) steer.Sample {
 	// counts the unused symbols of a report as lost packets.
 	s.Estimate, _ = c.estimator.GetStats()["delayTargetBitrate"].(int)
 	return s
-}
-
-// A stampedStream numbers the packets of one stream for the whole transport. It
-// sits below the NACK buffer, so a retransmission has a number of its own.
-type stampedStream struct {
-	congestion *congestion
-	next       interceptor.RTPWriter
-	id         uint8 // of the header extension
-
-	mu     sync.Mutex // guards the following, reused for every packet
-	header rtp.Header
-	ext    []rtp.Extension
-	number [2]byte
-}
-
-// Write implements interceptor.RTPWriter. It leaves header as it is: the NACK
-// buffer keeps it.
-func (s *stampedStream) Write(header *rtp.Header, payload []byte, a interceptor.Attributes) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ext = append(s.ext[:0], header.Extensions...)
-	s.header = *header
-	s.header.Extensions = s.ext
-	c := s.congestion
-	c.mu.Lock()
-	binary.BigEndian.PutUint16(s.number[:], c.path.Send(time.Now(), header.MarshalSize()+len(payload)))
-	c.mu.Unlock()
-	if err := s.header.SetExtension(s.id, s.number[:]); err != nil {
-		return 0, fmt.Errorf("set transport-wide sequence number: %w", err)
-	}
-	s.ext = s.header.Extensions
-	return s.next.Write(&s.header, payload, a)
 }
 
 // unpaced is the pacer that does not pace: packets go out as they come in, for the

@@ -166,7 +166,7 @@ type watcher struct {
 	mu      sync.Mutex
 	ssrcs   map[webrtc.SSRC]bool
 	packets []seen
-	newest  seen // the packet with the highest number that is no padding
+	newest  seen   // the packet with the highest number that is no padding
 	numbers uint32 // unwrapped sequence numbers
 }
 

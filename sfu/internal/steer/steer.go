@@ -57,6 +57,7 @@ type Sample struct {
 type Order struct {
 	Layer int  // to be sent
 	Probe bool // send a train
+	Flush bool // the layer left was too much: do not send its packets again
 }
 
 // A Policy decides for one receiver and one source. The zero Policy has decided
@@ -67,7 +68,8 @@ type Policy struct {
 	since    time.Time // of layer
 	upgraded time.Time
 	peak     int           // highest estimate at this layer
-	hold     time.Duration // after the next mistake
+	hold     time.Duration // after the last mistake
+	flush    bool          // the switch under way, or the last, was because of trouble
 	notUntil time.Time     // no upgrade before
 
 	probeAt time.Time
@@ -95,7 +97,7 @@ func (p *Policy) Decide(s Sample) Order {
 	default:
 		return p.climb(s)
 	}
-	return Order{Layer: p.layer}
+	return Order{Layer: p.layer, Flush: p.flush}
 }
 
 // begin takes the highest layer there is known to be room for.
@@ -112,7 +114,7 @@ func (p *Policy) begin(s Sample) {
 
 func (p *Policy) change(layer int, s Sample) {
 	p.layer, p.since, p.peak, p.good = layer, s.Now, s.Estimate, 0
-	p.probeAt = s.Now.Add(settle)
+	p.probeAt, p.flush = s.Now.Add(settle), false
 }
 
 // down goes to a lower layer because of trouble.
@@ -124,6 +126,7 @@ func (p *Policy) down(layer int, s Sample) {
 		p.hold = 0
 	}
 	p.change(layer, s)
+	p.flush = true
 }
 
 // tooMuch reports whether the current layer has to be given up.
