@@ -20,6 +20,9 @@ import (
 // negotiations.
 var rids = []string{"l", "m", "h"}
 
+// lowerEvery is how often an encoding that came before a lower one looks for it.
+const lowerEvery = 100 * time.Millisecond
+
 // layers is one screen that is published in several encodings. Every receiver
 // gets one of them at a time, under one SSRC.
 //
@@ -52,6 +55,30 @@ type encoding struct {
 // (rtcd protocol §4.11).
 func (u *up) layered() bool {
 	return slices.Contains(rids, u.track.RID()) && strings.EqualFold(u.mime(), webrtc.MimeTypeVP8)
+}
+
+// awaitLower waits until the encodings named before that of u have arrived, and
+// reports whether they have before over was closed. RTPReceiver.ReadSimulcastRTCP
+// looks at them without a lock, and writes of their arrival would race with that.
+func (u *up) awaitLower(over <-chan struct{}) bool {
+	for {
+		arrived := true
+		for _, t := range u.receiver.Tracks() {
+			if t == u.track {
+				break
+			}
+			arrived = arrived && t.SSRC() != 0
+		}
+		if arrived {
+			u.receiver.Tracks() // takes the lock under which the last one arrives
+			return true
+		}
+		select {
+		case <-over:
+			return false
+		case <-time.After(lowerEvery):
+		}
+	}
 }
 
 // joinLayers makes sources of the classified screen tracks among ups that have a

@@ -40,7 +40,7 @@ type screen struct {
 }
 
 type screenLayer struct {
-	track  *webrtc.TrackLocalStaticRTP
+	track  *tappedTrack
 	bytes  int // of a frame
 	every  time.Duration
 	key    atomic.Bool // the next frame is a key frame
@@ -50,6 +50,21 @@ type screenLayer struct {
 	ts     uint32
 	pic    uint16
 	tl0    uint8
+}
+
+// A tappedTrack hands out the reader of its own RTCP. RTPSender.ReadSimulcast is
+// not safe while the sender stops.
+type tappedTrack struct {
+	*webrtc.TrackLocalStaticRTP
+	reports chan interceptor.RTCPReader
+}
+
+func (t *tappedTrack) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, error) {
+	select {
+	case t.reports <- ctx.RTCPReader():
+	default:
+	}
+	return t.TrackLocalStaticRTP.Bind(ctx)
 }
 
 // shareScreen publishes l at bitrates[0] and h at bitrates[1].
@@ -62,7 +77,7 @@ func shareScreen(t *testing.T, g *guest, bitrates [2]int) *screen {
 			t.Fatal(err)
 		}
 		// Numbers of their own, all of them about to wrap.
-		l := &screenLayer{track: track, every: 50 * time.Millisecond, seq: uint16(65500 - 300*i), ts: ^uint32(0) - uint32(i)*90000, pic: uint16(0x7FF0 - 100*i), tl0: uint8(250 - 100*i)}
+		l := &screenLayer{track: &tappedTrack{track, make(chan interceptor.RTCPReader, 1)}, every: 50 * time.Millisecond, seq: uint16(65500 - 300*i), ts: ^uint32(0) - uint32(i)*90000, pic: uint16(0x7FF0 - 100*i), tl0: uint8(250 - 100*i)}
 		l.bytes = bitrates[i] / 8 / int(time.Second/l.every)
 		l.key.Store(true)
 		s.layers[i] = l
@@ -147,9 +162,21 @@ func (s *screen) send(l *screenLayer) {
 }
 
 func (s *screen) feedback(l *screenLayer) {
+	var reports interceptor.RTCPReader
+	select {
+	case reports = <-l.track.reports:
+	case <-s.stop:
+		return
+	}
+	buf := make([]byte, 2000)
 	for {
-		packets, _, err := s.sender.ReadSimulcastRTCP(l.track.RID())
+		n, _, err := reports.Read(buf, interceptor.Attributes{})
 		if err != nil {
+			return
+		}
+		packets, err := rtcp.Unmarshal(buf[:n])
+		if err != nil {
+			s.g.errorf("reports: %v", err)
 			return
 		}
 		for _, p := range packets {

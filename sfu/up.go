@@ -100,8 +100,10 @@ func (u *up) run() {
 	defer u.stop()
 
 	var reports sync.WaitGroup
-	reports.Go(u.readReports)
+	over := make(chan struct{})
+	reports.Go(func() { u.readReports(over) })
 	defer reports.Wait()
+	defer close(over)
 	if err := u.forward(); !ended(err) {
 		s.server.metrics.errors.WithLabelValues(group, "rtp").Inc()
 		s.log.Debug("read published track", "err", err)
@@ -174,8 +176,12 @@ func (u *up) audioLevel() (level uint8, ok bool) {
 	return ext[0], true
 }
 
-// readReports reads the publisher's RTCP, which the interceptors need to see.
-func (u *up) readReports() {
+// readReports reads the publisher's RTCP, which the interceptors need to see. over
+// is closed when the track has ended.
+func (u *up) readReports(over <-chan struct{}) {
+	if !u.awaitLower(over) {
+		return
+	}
 	for {
 		var err error
 		if rid := u.track.RID(); rid != "" {
