@@ -39,7 +39,7 @@ type choice struct {
 	chooser  chooser
 	numbers  seqmap.Map
 	current  *encoding // nil until the first key frame
-	target   *encoding
+	target   *encoding // nil if the source ended before it was sent
 	sent     time.Time // when the newest packet went out
 	whole    bool      // that one ended a frame
 	decideAt time.Time
@@ -60,9 +60,11 @@ func newChoice(of *layers, s *Session) *choice {
 func (c *choice) want() []*up {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	out := []*up{c.target.up}
-	if c.current != nil && c.current != c.target {
-		out = append(out, c.current.up)
+	var out []*up
+	for _, e := range []*encoding{c.target, c.current} {
+		if e != nil && !slices.Contains(out, e.up) {
+			out = append(out, e.up)
+		}
 	}
 	return out
 }
@@ -105,7 +107,7 @@ func (d *down) forwardLayer(p *layerPacket) {
 	defer c.mu.Unlock()
 	if !p.at.Before(c.decideAt) {
 		c.decide(p.at)
-		if c.target != c.current {
+		if c.target != nil && c.target != c.current {
 			c.target.up.requestKeyframe() // again, if the last request was in vain
 		}
 	}

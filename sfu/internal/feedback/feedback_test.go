@@ -42,7 +42,7 @@ func (r *receiver) report(now time.Time, first uint16, at ...time.Duration) {
 		}
 		p.PacketChunks = append(p.PacketChunks, c)
 	}
-	p.Header = rtcp.Header{Count: rtcp.FormatTCC, Type: rtcp.TypeTransportSpecificFeedback, Length: p.Len()/4 - 1}
+	p.Header = rtcp.Header{Count: rtcp.FormatTCC, Type: rtcp.TypeTransportSpecificFeedback, Length: uint16(p.MarshalSize()/4 - 1)}
 	r.path.Report(now, p)
 }
 
