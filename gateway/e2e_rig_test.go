@@ -1,10 +1,8 @@
 package gateway_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,8 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -73,9 +69,18 @@ func (x *target) join(path peer.Path) *peer.Peer {
 }
 
 func (x *target) tryJoin(path peer.Path) (*peer.Peer, error) {
+	p, err := peer.Join(within(x.t), x.plugin, x.participant(path))
+	if err == nil {
+		x.t.Cleanup(func() { _ = p.Close() })
+	}
+	return p, err
+}
+
+// participant describes one in the call, with a TURN credential of his own.
+func (x *target) participant(path peer.Path) peer.Config {
 	name, password := turn.Credentials([]byte(e2eTURNSecret), peer.NewID(), time.Now().Add(time.Hour))
 	urls := []string{"turn:" + x.UDP + "?transport=udp", "turn:" + x.HTTPS + "?transport=tcp", "turns:" + x.HTTPS + "?transport=tcp"}
-	p, err := peer.Join(within(x.t), x.plugin, peer.Config{
+	return peer.Config{
 		Call: x.call, Path: path,
 		ICEServers: []peer.ICEServer{{URLs: urls, Username: name, Credential: password}},
 		DialTURN: func(_, _ string) (net.Conn, error) {
@@ -84,11 +89,7 @@ func (x *target) tryJoin(path peer.Path) (*peer.Peer, error) {
 			}
 			return net.Dial("tcp", x.HTTPS)
 		},
-	})
-	if err == nil {
-		x.t.Cleanup(func() { _ = p.Close() })
 	}
-	return p, err
 }
 
 // hears waits until p has n further packets of what from says.
@@ -212,63 +213,6 @@ func standIn(t *testing.T) *httptest.Server {
 	}))
 	t.Cleanup(s.Close)
 	return s
-}
-
-// A logBook keeps what is logged, and wakes those who wait for a line.
-type logBook struct {
-	mu    sync.Mutex // guards the following
-	text  bytes.Buffer
-	grown chan struct{}
-}
-
-func newLogBook() *logBook { return &logBook{grown: make(chan struct{})} }
-
-func (b *logBook) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	close(b.grown)
-	b.grown = make(chan struct{})
-	return b.text.Write(p)
-}
-
-func (b *logBook) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
-
-// await returns the first line that contains want. The error is ctx's.
-func (b *logBook) await(ctx context.Context, want string) (string, error) {
-	for {
-		b.mu.Lock()
-		text, grown := b.text.String(), b.grown
-		b.mu.Unlock()
-		for line := range strings.Lines(text) {
-			if strings.HasSuffix(line, "\n") && strings.Contains(line, want) {
-				return line, nil
-			}
-		}
-		select {
-		case <-grown:
-		case <-ctx.Done():
-			return "", fmt.Errorf("wait for %q in the log: %w:\n%s", want, context.Cause(ctx), text)
-		}
-	}
-}
-
-// addresses reads the line that says where a gateway serves.
-func addresses(t *testing.T, line string) (a gateway.Addrs) {
-	t.Helper()
-	var said struct {
-		HTTPS, HTTP, UDP, API, Admin string
-		MediaUDP                     string `json:"media_udp"`
-		MediaTCP                     string `json:"media_tcp"`
-	}
-	must(t, json.Unmarshal([]byte(line), &said))
-	return gateway.Addrs{
-		HTTPS: said.HTTPS, HTTP: said.HTTP, UDP: said.UDP, API: said.API, Admin: said.Admin,
-		MediaUDP: said.MediaUDP, MediaTCP: said.MediaTCP,
-	}
 }
 
 func insecure(protocols ...string) *tls.Config {

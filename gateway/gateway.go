@@ -2,10 +2,10 @@ package gateway
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,7 +26,7 @@ type Options struct {
 	// Level is set by a reload that changes log.level; nil: that key then
 	// needs a restart.
 	Level *slog.LevelVar
-	// ReadFile reads the secret files; nil is os.ReadFile.
+	// ReadFile reads the secret files; nil reads them from the disk.
 	ReadFile func(name string) ([]byte, error)
 	// Version is what is running.
 	Version rtcd.Version
@@ -57,8 +57,9 @@ type Gateway struct {
 	drain    sync.Once
 	phase    atomic.Int32 // only ever grows
 
-	mu  sync.Mutex // guards the following; held through a reload
-	cfg Config     // as it is in force
+	reloading sync.Mutex // held through a reload, which may hang on a file
+	mu        sync.Mutex // guards the following
+	cfg       Config     // as it is in force; only a reload changes it
 }
 
 // The phases of a Gateway.
@@ -79,9 +80,6 @@ func (g *Gateway) ready() bool { return g.phase.Load() == serving }
 func New(cfg Config, o Options) (*Gateway, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.ReadFile == nil {
-		o.ReadFile = os.ReadFile
 	}
 	if err := joinProblems(cfg.Validate()); err != nil {
 		return nil, err
@@ -130,13 +128,17 @@ func (g *Gateway) build(cfg Config) error {
 func (g *Gateway) buildTLS(cfg Config, _ Secrets) error {
 	certs, err := tls.NewCertificates(cfg.TLS, []string{cfg.Domain}, tls.CertificateOptions{
 		Logger: g.logger, Metrics: g.registry,
-		HTTPPort: portOf(g.sockets.http), HTTPSPort: portOf(g.sockets.https),
+		HTTPPort: portOf(g.sockets.http), HTTPSPort: portOf(g.sockets.https), ListenHost: hostOf(g.sockets.https),
 	})
 	if err != nil {
 		return err
 	}
 	g.certs = certs
-	g.port = tls.NewPort(g.sockets.https, certs, tls.PortOptions{Logger: g.logger, Metrics: g.registry})
+	trusted, err := parsePrefixes(cfg.Proxy.TrustedProxies)
+	if err != nil {
+		return fmt.Errorf("proxy.trusted_proxies: %w", err)
+	}
+	g.port = tls.NewPort(g.sockets.https, certs, tls.PortOptions{Logger: g.logger, Metrics: g.registry, Exempt: trusted})
 	return nil
 }
 
@@ -153,8 +155,12 @@ func (g *Gateway) buildMedia(cfg Config, _ Secrets) error {
 		return nil
 	}
 	o := sfu.Options{Logger: g.logger, Metrics: g.registry}
+	if at, ok := g.sockets.https.Addr().(*net.TCPAddr); ok {
+		o.ICETCP = []netip.AddrPort{at.AddrPort()} // where port.ICE comes from
+	}
 	if g.hairpin != nil {
 		o.Hairpins = g.hairpin.Conns()
+		o.Readvertised = func(now []sfu.Address) { g.hairpin.Add(aliases(now)) }
 	}
 	var err error
 	g.sfu, err = sfu.New(g.sockets.media, o)
@@ -195,16 +201,14 @@ func (g *Gateway) buildHTTP(cfg Config, _ Secrets) error {
 		return err
 	}
 	g.proxy = newProxy(s, g.metrics, g.logger)
-	table := newRoutes(handlers{
-		proxy:    g.proxy,
-		redirect: redirect(cfg.Domain, httpsPort(cfg, g.sockets.https)),
-		acme:     g.certs.HTTPChallenge,
-	})
+	table := g.routes(cfg)
 	g.secure = newSite(table.at(doorHTTPS), g.logger)
 	g.secure.afterShutdown = g.endTunnels
 	g.plain = newSite(table.at(doorPlain), g.logger)
+	g.plain.patience = redirectPatience
 	if g.sockets.http != nil {
 		g.http = newSite(table.at(doorHTTP), g.logger)
+		g.http.patience = redirectPatience
 	}
 	g.admin = admin.New(admin.Options{
 		Logger: g.logger, Metrics: g.registry, Status: g.Status, Ready: g.ready,
@@ -212,11 +216,22 @@ func (g *Gateway) buildHTTP(cfg Config, _ Secrets) error {
 	return nil
 }
 
+func (g *Gateway) routes(cfg Config) routes {
+	h := handlers{proxy: g.proxy, redirect: redirect(cfg.Domain, httpsPort(cfg, g.sockets.https))}
+	if g.sockets.http != nil { // else the CA would be offered a challenge that nobody answers
+		h.acme = g.certs.HTTPChallenge
+	}
+	return newRoutes(h)
+}
+
 // aliases tells TURN which peers are the SFU: a client names an address that
 // the SFU advertises or, inside the network, the one it is bound to.
 func aliases(addresses []sfu.Address) []turn.Alias {
 	var out []turn.Alias
 	for _, a := range addresses {
+		if !a.Advertised.IsValid() {
+			a.Advertised = a.Local // clients are not told of it, but packets may still leave there
+		}
 		out = append(out, turn.Alias{Named: a.Advertised, Local: a.Local})
 		if a.Advertised != a.Local {
 			out = append(out, turn.Alias{Named: a.Local, Local: a.Local})

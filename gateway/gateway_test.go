@@ -197,3 +197,30 @@ func TestPartsThatAreOff(t *testing.T) {
 		})
 	}
 }
+
+// TestTrustedProxiesAreManyClients: a load balancer in front may open as many
+// connections at once as it likes, for as long as it is configured.
+func TestTrustedProxiesAreManyClients(t *testing.T) {
+	g := startGateway(t, func(c *Config) { c.Proxy.TrustedProxies = []string{"127.0.0.0/8"} })
+	silent := func(n int) {
+		for range n {
+			c, err := net.Dial("tcp", g.Addrs().HTTPS)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = c.Close() })
+		}
+	}
+	silent(257) // one more than anybody else may
+	_ = dialTLS(t, g.Addrs().HTTPS).Close()
+	next := g.config()
+	next.Proxy.TrustedProxies = nil
+	if _, _, err := g.Reload(next); err != nil {
+		t.Fatal(err)
+	}
+	silent(257)
+	if c, err := tls.Dial("tcp", g.Addrs().HTTPS, &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"}); err == nil {
+		_ = c.Close()
+		t.Error("after the reload the address still has no limit")
+	}
+}

@@ -33,6 +33,7 @@ type proxy struct {
 // settings is the part of the configuration that every request looks at. It is
 // replaced as a whole and never modified.
 type settings struct {
+	domain  string         // what clients that name no host mean
 	trusted []netip.Prefix // proxies in front of us whose X-Forwarded-For is believed
 	maxBody int64          // bytes; 0 = no limit of ours
 	hsts    string         // Strict-Transport-Security; "" = none
@@ -45,8 +46,8 @@ func newSettings(c Config, p *pool) (*settings, error) {
 	if err != nil {
 		return nil, fmt.Errorf("proxy.trusted_proxies: %w", err)
 	}
-	s := &settings{trusted: trusted, maxBody: c.Proxy.MaxBody, pool: p}
-	if c.TLS.HSTS > 0 {
+	s := &settings{domain: c.Domain, trusted: trusted, maxBody: c.Proxy.MaxBody, pool: p}
+	if c.TLS.HSTS > 0 && c.TLS.Source != SourceSelfSigned { // a promise that such a certificate cannot keep
 		s.hsts = fmt.Sprintf("max-age=%d", int64(c.TLS.HSTS.Seconds()))
 	}
 	return s, nil
@@ -176,6 +177,8 @@ func failureStatus(err error) int {
 		return http.StatusRequestEntityTooLarge
 	case errors.As(err, &dial):
 		return http.StatusBadGateway
+	case errors.Is(err, errStalled), errors.Is(err, context.Canceled): // the client's doing, no fault of Mattermost's
+		return http.StatusRequestTimeout
 	case timedOut(err):
 		return http.StatusGatewayTimeout
 	}

@@ -28,6 +28,10 @@ var failures = map[int]failure{
 		ID: "sallyport.upstream.timeout", Title: "Mattermost took too long",
 		Message: "The server did not answer in time. Please try again.",
 	},
+	http.StatusRequestTimeout: {
+		ID: "sallyport.client.timeout", Title: "The request did not arrive",
+		Message: "Its rest never came. Please check the connection and try again.",
+	},
 	http.StatusRequestEntityTooLarge: {
 		ID: "sallyport.body.too_large", Title: "That is too large",
 		Message: "The upload is larger than this server allows.",

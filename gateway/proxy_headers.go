@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"cmp"
+	"io"
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
@@ -13,9 +15,13 @@ import (
 func (p *proxy) rewrite(pr *httputil.ProxyRequest) {
 	x := exchangeOf(pr.In.Context())
 	out := pr.Out
-	out.Host = pr.In.Host                 // with the port: Mattermost compares it to SiteURL and Origin
-	out.URL.RawQuery = pr.In.URL.RawQuery // httputil drops what it cannot parse; not ours to judge
-	out.Trailer = pr.In.Trailer           // the same map: it is filled while the body is read
+	out.Host = cmp.Or(pr.In.Host, x.domain) // with the port: Mattermost compares it to SiteURL and Origin
+	out.URL.RawQuery = pr.In.URL.RawQuery   // httputil drops what it cannot parse; not ours to judge
+	out.Trailer = pr.In.Trailer             // the same map: it is filled while the body is read
+	if len(out.Trailer) > 0 && out.Body != nil {
+		dropUntrusted(out.Trailer) // those announced
+		out.Body = &trailed{out.Body, out.Trailer}
+	}
 	if !x.upgrade {
 		out.Header.Del("Connection")
 		out.Header.Del("Upgrade")
@@ -27,10 +33,26 @@ func (p *proxy) rewrite(pr *httputil.ProxyRequest) {
 		out.Header.Set("X-Forwarded-For", x.client.String())
 		out.Header.Set("X-Real-Ip", x.client.String())
 	}
-	out.Header.Set("X-Forwarded-Host", pr.In.Host)
+	out.Header.Set("X-Forwarded-Host", out.Host)
 	// A constant, not r.TLS: this port speaks nothing but TLS, and r.TLS is nil
 	// for connections that net/http did not recognise as TLS itself.
 	out.Header.Set("X-Forwarded-Proto", "https")
+}
+
+// A trailed body has trailers, which come into the map when it ends, also some
+// that were not announced.
+type trailed struct {
+	io.ReadCloser
+	trailer http.Header
+}
+
+// Read implements io.Reader.
+func (t *trailed) Read(p []byte) (int, error) {
+	n, err := t.ReadCloser.Read(p)
+	if err == io.EOF {
+		dropUntrusted(t.trailer)
+	}
+	return n, err
 }
 
 // dropUntrusted removes the headers by which a proxy speaks to an application,

@@ -61,8 +61,9 @@ func TestABodyIsSentAgainOnlyWhole(t *testing.T) {
 func TestAliasesNameWhatClientsSee(t *testing.T) {
 	local, public := netip.MustParseAddrPort("10.0.0.5:8443"), netip.MustParseAddrPort("203.0.113.5:8443")
 	plain := netip.MustParseAddrPort("192.0.2.1:8443")
-	addresses := []sfu.Address{{Local: local, Advertised: public}, {Local: plain, Advertised: plain}}
-	want := []turn.Alias{{Named: public, Local: local}, {Named: local, Local: local}, {Named: plain, Local: plain}}
+	untold := netip.MustParseAddrPort("[2001:db8::9]:8443") // by a name that has no IPv6 address
+	addresses := []sfu.Address{{Local: local, Advertised: public}, {Local: plain, Advertised: plain}, {Local: untold}}
+	want := []turn.Alias{{Named: public, Local: local}, {Named: local, Local: local}, {Named: plain, Local: plain}, {Named: untold, Local: untold}}
 	if d := cmp.Diff(want, aliases(addresses), cmpopts.EquateComparable(netip.AddrPort{})); d != "" {
 		t.Error(d)
 	}

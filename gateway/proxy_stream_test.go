@@ -3,6 +3,7 @@ package gateway
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -112,7 +113,51 @@ func TestTrailersPassBothWays(t *testing.T) {
 		if got := mirrored(t, c, r); !cmp.Equal(got.Trailer, http.Header{"X-Check": {"17"}}) {
 			t.Errorf("request trailer at Mattermost: %v", got.Trailer)
 		}
+		r = request(t, http.MethodPost, rig.url("/plugins/mirror/"), "x")
+		r.ContentLength = -1
+		r.Trailer = http.Header{"X-Check": {"17"}, "X-Forwarded-For": {"192.0.2.1"}, "X_real_ip": {"192.0.2.1"}}
+		if got := mirrored(t, c, r); !cmp.Equal(got.Trailer, http.Header{"X-Check": {"17"}}) {
+			t.Errorf("what clients may not write came as a trailer: %v", got.Trailer)
+		}
 	})
+}
+
+func TestTrailerThatWasNotAnnounced(t *testing.T) {
+	rig := startProxy(t, nil)
+	conn := rig.rawTLS(t, "http/1.1")
+	mustWrite(t, conn, "POST /plugins/mirror/ HTTP/1.1\r\nHost: chat\r\nTransfer-Encoding: chunked\r\nTrailer: X-Check\r\n\r\n"+
+		"1\r\nx\r\n0\r\nX-Check: 17\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var got seen
+	if err := json.NewDecoder(resp.Body).Decode(&got); err != nil {
+		t.Fatal(err)
+	}
+	if !cmp.Equal(got.Trailer, http.Header{"X-Check": {"17"}}) {
+		t.Errorf("trailer at Mattermost: %v", got.Trailer)
+	}
+}
+
+// A health check of HTTP/1.0 names no host; Mattermost must not see its own.
+func TestRequestWithoutHostIsForOurDomain(t *testing.T) {
+	rig := startProxy(t, nil)
+	conn := rig.rawTLS(t, "http/1.1")
+	mustWrite(t, conn, "GET /plugins/mirror/ HTTP/1.0\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var got seen
+	if err := json.NewDecoder(resp.Body).Decode(&got); err != nil {
+		t.Fatal(err)
+	}
+	if got.Host != "chat.example.com" || got.Header.Get("X-Forwarded-Host") != "chat.example.com" {
+		t.Errorf("host %q, forwarded %q", got.Host, got.Header.Get("X-Forwarded-Host"))
+	}
 }
 
 func TestContinueIsMattermostsToSay(t *testing.T) {

@@ -157,6 +157,10 @@ func TestHSTSIsSetOnce(t *testing.T) {
 	if resp, _ := off.get("/"); resp.Header.Get("Strict-Transport-Security") != "" {
 		t.Error("HSTS although tls.hsts is 0")
 	}
+	warned := startProxy(t, func(c *Config) { c.TLS.HSTS, c.TLS.Source = Default().TLS.HSTS, SourceSelfSigned })
+	if resp, _ := warned.get("/"); resp.Header.Get("Strict-Transport-Security") != "" {
+		t.Error("HSTS with a certificate that browsers warn of")
+	}
 }
 
 func TestMattermostDownGivesAPageWithTheRequestID(t *testing.T) {

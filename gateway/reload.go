@@ -34,8 +34,8 @@ var hotKeys = []string{
 // Everything is checked before anything is changed: after an error all is as it
 // was.
 func (g *Gateway) Reload(cfg Config) (applied, restart []string, err error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	g.reloading.Lock()
+	defer g.reloading.Unlock()
 	if err := g.reload(cfg); err != nil {
 		g.ReloadFailed()
 		return nil, nil, err
@@ -48,7 +48,10 @@ func (g *Gateway) Reload(cfg Config) (applied, restart []string, err error) {
 			restart = append(restart, key)
 		}
 	}
-	g.cfg = g.merged(cfg)
+	next := g.merged(cfg)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.cfg = next
 	return applied, restart, nil
 }
 
@@ -91,6 +94,7 @@ func (g *Gateway) reload(cfg Config) error {
 	if g.opts.Level != nil {
 		g.opts.Level.Set(level)
 	}
+	g.port.SetExempt(s.trusted)
 	g.proxy.use(s)
 	return nil
 }

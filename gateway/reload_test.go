@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -80,22 +81,25 @@ func TestReload(t *testing.T) {
 
 	next := g.config()
 	next.Upstream = []string{other.url()}
-	next.TLS.HSTS = time.Hour
+	next.TLS.HSTS = time.Hour // which a self-signed certificate keeps us from sending
+	next.Proxy.MaxBody = 4
 	next.Domain = "other.example.com"
 	next.Listen.HTTP = ""
 	applied, restart, err := g.Reload(next)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]string{"upstream", "tls.hsts"}, applied); d != "" {
+	if d := cmp.Diff([]string{"upstream", "tls.hsts", "proxy.max_body"}, applied); d != "" {
 		t.Errorf("applied (-want +got):\n%s", d)
 	}
 	if d := cmp.Diff([]string{"domain", "listen.http"}, restart); d != "" {
 		t.Errorf("restart (-want +got):\n%s", d)
 	}
-	resp, _ := ask(t, c, request(t, http.MethodGet, "https://"+g.Addrs().HTTPS+"/", ""))
-	if resp.StatusCode != 200 || resp.Header.Get("Strict-Transport-Security") != "max-age=3600" {
-		t.Errorf("status %d, %v", resp.StatusCode, resp.Header)
+	for body, want := range map[string]int{"": 200, "12345": 413} {
+		resp, _ := ask(t, c, request(t, http.MethodPost, "https://"+g.Addrs().HTTPS+"/plugins/mirror/", body))
+		if resp.StatusCode != want {
+			t.Errorf("body %q: status %d, want %d", body, resp.StatusCode, want)
+		}
 	}
 	if ups := g.Status().Upstreams; len(ups) != 1 || ups[0].URL != other.url() {
 		t.Errorf("upstreams: %+v", ups)
@@ -103,6 +107,37 @@ func TestReload(t *testing.T) {
 	// What needs a restart is still said the next time.
 	if applied, restart, err = g.Reload(next); err != nil || len(applied) != 0 || !cmp.Equal(restart, []string{"domain", "listen.http"}) {
 		t.Errorf("again: %v %v %v", applied, restart, err)
+	}
+}
+
+// A secret on a dead file server hangs the reload, and nothing else.
+func TestStopWhileAReloadHangs(t *testing.T) {
+	hang, hangs, release := atomic.Bool{}, make(chan struct{}, 1), make(chan struct{})
+	g := startGatewayWith(t, nil, func(o *Options) {
+		read := o.ReadFile
+		o.ReadFile = func(name string) ([]byte, error) {
+			if hang.CompareAndSwap(true, false) {
+				hangs <- struct{}{}
+				<-release
+			}
+			return read(name)
+		}
+	})
+	next := g.config()
+	hang.Store(true)
+	reloaded := make(chan error, 1)
+	go func() {
+		_, _, err := g.Reload(next)
+		reloaded <- err
+	}()
+	<-hangs
+	g.Drain()
+	if err := g.wait(); err != nil {
+		t.Error(err)
+	}
+	close(release)
+	if err := <-reloaded; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -26,16 +26,19 @@ type route struct {
 type handlers struct {
 	proxy    http.Handler
 	redirect http.Handler                    // to the same page over HTTPS
-	acme     func(http.Handler) http.Handler // answers HTTP-01 challenges, hands on the rest
+	acme     func(http.Handler) http.Handler // answers HTTP-01 challenges, hands on the rest; nil without listen.http
 }
 
 // newRoutes is the whole of it: which door, host and path leads where.
 func newRoutes(h handlers) routes {
-	return routes{
+	all := routes{
 		{doorHTTPS, "", "/", h.proxy},
 		{doorPlain, "", "/", h.redirect},
-		{doorHTTP, "", "/", h.acme(h.redirect)},
 	}
+	if h.acme != nil {
+		all = append(all, route{doorHTTP, "", "/", h.acme(h.redirect)})
+	}
+	return all
 }
 
 type routes []route

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -90,6 +91,16 @@ func TestExtendedConnectIsNotAdvertised(t *testing.T) {
 	}
 }
 
+// Each stream may hold a buffer and a connection to Mattermost, so how many a
+// client may have is said and not left to the library.
+func TestStreamsOfOneConnection(t *testing.T) {
+	rig := startProxy(t, nil)
+	want := http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 100}
+	if all := h2Settings(t, rig.rawTLS(t, "h2")); !slices.Contains(all, want) {
+		t.Errorf("%v is not among %v", want, all)
+	}
+}
+
 // h2Settings is what an HTTP/2 server announces first.
 func h2Settings(t *testing.T, conn *tls.Conn) []http2.Setting {
 	t.Helper()
@@ -145,4 +156,32 @@ func curl(t *testing.T, args ...string) string {
 		t.Fatalf("curl %s: %v: %s", args, err, out)
 	}
 	return string(out)
+}
+
+// Asking for the handler of HTTP-01 is what offers that challenge to the CA, and
+// then the ACME library opens port 80 if we have not.
+func TestNoHTTPListenerNoHTTPChallenge(t *testing.T) {
+	for listen, want := range map[string]int{"": 0, "127.0.0.1:0": 1} {
+		cfg := testConfig(startMattermost(t))
+		cfg.Domain = "chat.example.com"
+		cfg.TLS.Source, cfg.TLS.ACME.Storage = SourceACME, t.TempDir()
+		cfg.Listen.HTTP = listen
+		tg := &testGateway{log: &logLines{}}
+		g, err := New(cfg, tg.options())
+		if err != nil {
+			t.Fatal(err)
+		}
+		doors := 0
+		for _, r := range g.routes(cfg) {
+			if r.door == doorHTTP {
+				doors++
+			}
+		}
+		if doors != want {
+			t.Errorf("listen.http %q: %d routes for it, want %d", listen, doors, want)
+		}
+		if err := g.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 )
 
@@ -14,6 +15,7 @@ const (
 	maxTURNSecret = 4096
 	minClientKey  = 32
 	maxClientKey  = 72
+	maxSecretFile = 64 << 10 // of which anything is read
 )
 
 // Secrets are the contents of the files a Config names.
@@ -61,13 +63,13 @@ func (c Config) clientKeyFiles() []SecretFile {
 	return files
 }
 
-// ReadSecrets reads the files that c names with read (nil: os.ReadFile) and
+// ReadSecrets reads the files that c names with read (nil: from the disk) and
 // takes one newline off the end of each. It returns a problem for every file
 // that cannot be read or holds too little or too much; no text of a problem
 // contains anything of a secret.
 func ReadSecrets(c Config, read func(name string) ([]byte, error)) (Secrets, []Problem) {
 	if read == nil {
-		read = os.ReadFile
+		read = readSecretFile
 	}
 	var ps problems
 	get := func(f SecretFile, least, most int) []byte {
@@ -88,6 +90,21 @@ func ReadSecrets(c Config, read func(name string) ([]byte, error)) (Secrets, []P
 		return Secrets{}, ps
 	}
 	return s, nil
+}
+
+// readSecretFile reads a file unless it is much too large: a mistaken name may
+// be that of a device.
+func readSecretFile(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	secret, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
+	if err == nil && len(secret) > maxSecretFile {
+		err = fmt.Errorf("%s is larger than %d bytes", name, maxSecretFile)
+	}
+	return secret, err
 }
 
 func readSecret(name string, read func(string) ([]byte, error), least, most int) ([]byte, error) {

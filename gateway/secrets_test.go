@@ -99,3 +99,14 @@ func TestWarnings(t *testing.T) {
 		t.Errorf("off: %v", got)
 	}
 }
+
+func TestEndlessSecretFileIsNotReadToTheEnd(t *testing.T) {
+	c := Default()
+	c.SFU.Mode = ModeOff
+	c.TURN.SecretFile = "/dev/zero"
+	_, problems := ReadSecrets(c, nil)
+	want := []Problem{{"turn.secret_file", "read secret: /dev/zero is larger than 65536 bytes"}}
+	if diff := cmp.Diff(want, problems); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -7,28 +7,37 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"time"
 )
 
 // Limits of every HTTP server we run. There is no total time limit for a
-// request or an answer: large files over slow links take as long as they take.
+// request or an answer: large files over slow links take as long as they take,
+// but see patient.
 const (
 	readHeaderTimeout = 10 * time.Second
 	keepAliveTimeout  = 120 * time.Second
+	redirectPatience  = 10 * time.Second // where nothing but redirects is served
 	maxHeaderBytes    = 64 << 10
+	maxStreams        = 100              // HTTP/2: requests of one connection at once
 	stuckWrite        = 60 * time.Second // HTTP/2: not one byte taken by the client
 	silentPing        = 30 * time.Second // HTTP/2: silence after which the client is asked whether it lives
 	stopLimit         = 2 * time.Second  // for each step when there is no time to wait
 	requestLimit      = 30 * time.Second // for requests under way when we drain
 )
 
+// preface is the method of "PRI * HTTP/2.0", which net/http takes for an HTTP/1
+// request and hands on for the handler to upgrade (RFC 9113 section 3.4).
+const preface = "PRI"
+
 // A site is an http.Server that ends completely: when run returns, no handler
 // is running.
 type site struct {
-	server *http.Server
-	abort  context.CancelFunc // cancels the context of every request
-	busy   crowd
+	server   *http.Server
+	abort    context.CancelFunc // cancels the context of every request
+	busy     crowd
+	patience time.Duration // for each wait for a client; set before run
 
 	// afterShutdown, if not nil, ends the connections that were hijacked. hard
 	// ends when there is no more time.
@@ -37,12 +46,20 @@ type site struct {
 
 func newSite(h http.Handler, logger *slog.Logger) *site {
 	base, abort := context.WithCancel(context.Background())
-	s := &site{abort: abort}
+	s := &site{abort: abort, patience: clientPatience}
 	s.server = &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			s.busy.enter()
 			defer s.busy.leave()
-			h.ServeHTTP(w, r)
+			defer confess(logger, r)
+			p, r := newPatient(w, r, s.patience)
+			defer p.finish()
+			if r.Method == preface {
+				w.Header().Set("Connection", "close")
+				http.Error(p, "HTTP/2 is spoken after ALPN only", http.StatusHTTPVersionNotSupported)
+				return
+			}
+			h.ServeHTTP(p, r)
 		}),
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       keepAliveTimeout,
@@ -50,11 +67,24 @@ func newSite(h http.Handler, logger *slog.Logger) *site {
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug), // strangers' handshakes and half requests
 		BaseContext:       func(net.Listener) context.Context { return base },
 		Protocols:         new(http.Protocols),
-		HTTP2:             &http.HTTP2Config{WriteByteTimeout: stuckWrite, SendPingTimeout: silentPing},
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: stuckWrite, SendPingTimeout: silentPing},
 	}
 	s.server.Protocols.SetHTTP1(true)
 	s.server.Protocols.SetHTTP2(true)
 	return s
+}
+
+// confess logs the panic of a handler. net/http would, too, but among strangers'
+// broken handshakes, where nobody looks.
+func confess(logger *slog.Logger, r *http.Request) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if v != http.ErrAbortHandler {
+		logger.Error("handler panicked", "method", r.Method, "path", redactPath(r.URL), "err", v, "stack", string(debug.Stack()))
+	}
+	panic(http.ErrAbortHandler) // ends this connection or stream, and nothing else
 }
 
 // run serves ln until ctx ends, then lets requests finish: for requestLimit, or

@@ -10,10 +10,6 @@ import (
 	"sallyport/sfu"
 )
 
-// turnBuffer is asked of the kernel for the UDP socket of TURN, in bytes; the
-// kernel grants at most net.core.rmem_max and wmem_max.
-const turnBuffer = 8 << 20
-
 // sockets is every socket we listen on. Those that are off are nil.
 type sockets struct {
 	https, http, api, admin net.Listener
@@ -122,6 +118,14 @@ func portOf(l net.Listener) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
+// hostOf is the address of l, "" if that is any.
+func hostOf(l net.Listener) string {
+	if ip := l.Addr().(*net.TCPAddr).IP; !ip.IsUnspecified() {
+		return ip.String()
+	}
+	return ""
+}
+
 // httpsPort is the port that redirects name: the one that was asked for, or the
 // bound one if any would do.
 func httpsPort(cfg Config, l net.Listener) string {
@@ -148,8 +152,6 @@ func listenUDP(key, addr string) (*net.UDPConn, error) {
 	if err != nil {
 		return nil, explainBind(key, addr, err)
 	}
-	_ = c.SetReadBuffer(turnBuffer) // best effort: the kernel grants what it allows
-	_ = c.SetWriteBuffer(turnBuffer)
 	return c, nil
 }
 

@@ -89,3 +89,17 @@ func TestExplainBind(t *testing.T) {
 		}
 	}
 }
+
+// By this the ACME library knows that the port which its challenge needs is ours.
+func TestHostOf(t *testing.T) {
+	for listen, want := range map[string]string{":0": "", "0.0.0.0:0": "", "127.0.0.1:0": "127.0.0.1"} {
+		l, err := net.Listen("tcp", listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := hostOf(l); got != want {
+			t.Errorf("%s: %q, want %q", listen, got, want)
+		}
+		_ = l.Close()
+	}
+}

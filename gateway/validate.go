@@ -102,23 +102,38 @@ func (c Config) validateUpstream(ps *problems) {
 	}
 }
 
+// withoutUser is raw, which need not be a URL, as it may be shown: without what
+// may be a user name and a password. A password may hold any character.
+func withoutUser(raw string) string {
+	at := strings.LastIndexByte(raw, '@')
+	if at < 0 {
+		return raw
+	}
+	scheme := ""
+	if end := strings.Index(raw[:at], "://"); end >= 0 {
+		scheme = raw[:end+len("://")]
+	}
+	return scheme + "…" + raw[at:]
+}
+
 // upstreamFault says what is wrong with the base URL of an upstream, or "".
 func upstreamFault(raw string) string {
 	u, err := url.Parse(raw)
+	shown := withoutUser(raw)
 	switch {
 	case err != nil, u.Scheme == "", u.Opaque != "":
-		return fmt.Sprintf("%q is not a URL like http://127.0.0.1:8065", raw)
+		return fmt.Sprintf("%q is not a URL like http://127.0.0.1:8065", shown)
 	case u.User != nil:
 		return "the URL holds a user name or a password, which Mattermost does not ask for: remove it"
 	case u.Scheme != "http" && u.Scheme != "https":
 		return fmt.Sprintf("scheme %q is not supported: use http or https", u.Scheme)
 	case u.Hostname() == "":
-		return fmt.Sprintf("%q names no host", raw)
+		return fmt.Sprintf("%q names no host", shown)
 	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.Fragment != "":
-		return fmt.Sprintf("%q has a path: write scheme, host and port only (requests keep their own path)", raw)
+		return fmt.Sprintf("%q has a path: write scheme, host and port only (requests keep their own path)", shown)
 	}
 	if p := u.Port(); p != "" && !isPort(p) {
-		return fmt.Sprintf("%q: port %s is not between 1 and 65535", raw, p)
+		return fmt.Sprintf("%q: port %s is not between 1 and 65535", shown, p)
 	}
 	return ""
 }
@@ -169,7 +184,7 @@ func (c Config) validateACME(ps *problems) {
 	a := c.TLS.ACME
 	public := a.CA == "letsencrypt" || a.CA == "letsencrypt-staging"
 	if u, err := url.Parse(a.CA); !public && (err != nil || u.Scheme != "https" || u.Host == "") {
-		ps.add("tls.acme.ca", "%q is not letsencrypt, letsencrypt-staging or the https:// URL of an ACME directory", a.CA)
+		ps.add("tls.acme.ca", "%q is not letsencrypt, letsencrypt-staging or the https:// URL of an ACME directory", withoutUser(a.CA))
 	}
 	if public && a.CARootFile != "" {
 		ps.add("tls.acme.ca_root_file", "only used with a private CA in tls.acme.ca, but that is %s", a.CA)

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"sallyport/sfu"
 	"sallyport/turn"
 )
 
@@ -67,48 +68,15 @@ func (c Config) validateSFU(ps *problems) {
 	}
 	checkListen(ps, "sfu.udp", c.SFU.UDP)
 	checkListen(ps, "sfu.tcp", c.SFU.TCP)
-	for i, entry := range c.SFU.Advertise {
-		if text := advertiseFault(entry, c.SFU.IPv6); text != "" {
-			ps.add(fmt.Sprintf("sfu.advertise[%d]", i), "%s", text)
+	faults, mixed := sfu.CheckAdvertise(c.SFU.Advertise, c.SFU.IPv6)
+	for i, err := range faults {
+		if err != nil {
+			ps.add(fmt.Sprintf("sfu.advertise[%d]", i), "%v", err)
 		}
 	}
-	if one, pairs := countAdvertised(c.SFU.Advertise); one > 0 && pairs > 0 {
-		ps.add("sfu.advertise", "mixes addresses and external/internal pairs: use one form")
+	if mixed {
+		ps.add("sfu.advertise", "mixes addresses, external/internal pairs and STUN servers: use one form")
 	}
-}
-
-// advertiseFault says what is wrong with an entry of sfu.advertise, or "".
-func advertiseFault(entry string, ipv6 bool) string {
-	external, internal, pair := strings.Cut(entry, "/")
-	out, err := netip.ParseAddr(external)
-	if err != nil || out.Zone() != "" || out.IsUnspecified() || out.IsMulticast() {
-		return fmt.Sprintf("%q is not an IP address or external/internal", entry)
-	}
-	if out.Is6() && !ipv6 {
-		return fmt.Sprintf("%s is an IPv6 address, but sfu.ipv6 is false", external)
-	}
-	if !pair {
-		return ""
-	}
-	in, err := netip.ParseAddr(internal)
-	if err != nil || in.Zone() != "" || in.IsUnspecified() || in.IsMulticast() {
-		return fmt.Sprintf("%q is not an IP address or external/internal", entry)
-	}
-	if in.Is6() != out.Is6() {
-		return fmt.Sprintf("%q pairs IPv4 with IPv6", entry)
-	}
-	return ""
-}
-
-func countAdvertised(entries []string) (single, pairs int) {
-	for _, e := range entries {
-		if strings.Contains(e, "/") {
-			pairs++
-		} else {
-			single++
-		}
-	}
-	return single, pairs
 }
 
 func (c Config) validateAPI(ps *problems) {

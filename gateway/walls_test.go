@@ -31,7 +31,9 @@ var arrows = []struct {
 	{"sfu", []string{"sfu/wire", "sfu/internal/*"}},
 	{"sfu/rtcd", []string{"sfu", "sfu/wire"}},
 	{"sfu/peer", []string{"sfu/wire"}},
+	{"sfu/conformance", nil}, // tests only
 	{"sfu/wire", nil},
+	{"examples", nil},
 	{"sfu/internal/*", []string{"sfu/internal/*"}},
 }
 

@@ -3,6 +3,7 @@ package sfu
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/pion/webrtc/v3"
 )
@@ -19,6 +20,10 @@ const (
 
 // classes in the order in which a publisher's tracks are offered.
 var classes = []string{classVoice, classScreen, classScreenAudio, classVideo}
+
+// soundHold is how long a second audio track of a participant waits for the
+// announcement of a screen share before it counts as a new voice.
+const soundHold = 2 * time.Second
 
 // A call is a set of sessions that hear and see each other.
 type call struct {
@@ -77,6 +82,9 @@ func (c *call) publish(u *up) {
 	}
 	u.session.ups = append(u.session.ups, u)
 	c.classify(u.session)
+	if u.audio() && u.class.Load() == nil {
+		time.AfterFunc(soundHold, func() { c.reconsider(u) })
+	}
 }
 
 // unpublish removes a track that has ended.
@@ -103,6 +111,8 @@ func (c *call) classify(s *Session) {
 		switch {
 		case u.audio() && sharing:
 			class = classScreenAudio
+		case u.audio() && c.holds(s, u):
+			continue
 		case u.audio():
 			class = classVoice
 		case sharing:
@@ -118,6 +128,25 @@ func (c *call) classify(s *Session) {
 		c.changed(s)
 	}
 	joinLayers(s.ups)
+}
+
+// holds reports whether an audio track should wait before it is taken for a
+// voice: the session has one, so this is probably the sound of a screen whose
+// announcement is still on its way. It needs c.mu.
+func (c *call) holds(s *Session, u *up) bool {
+	for _, other := range s.ups {
+		if other.kind() == classVoice && !other.retired {
+			return time.Since(u.began) < soundHold
+		}
+	}
+	return false
+}
+
+// reconsider classifies a track that was held, if it is still there.
+func (c *call) reconsider(u *up) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.classify(u.session)
 }
 
 // shareScreen makes s the one who shares, under the given MediaStream ID. It
@@ -158,7 +187,8 @@ func (c *call) announceVideo(s *Session, stream string) {
 	c.classify(s)
 }
 
-// wanted lists the tracks that r should receive, publisher by publisher.
+// wanted lists the tracks that r should receive, publisher by publisher. Only
+// r's own goroutine calls it.
 func (c *call) wanted(r *Session) []*up {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -168,7 +198,7 @@ func (c *call) wanted(r *Session) []*up {
 			continue
 		}
 		for _, class := range classes {
-			if u := choose(s.ups, class, r.member.AV1 && s.member.AV1); u != nil {
+			if u := choose(s.ups, class, r.member.AV1 && !r.noAV1 && s.member.AV1); u != nil {
 				out = append(out, u)
 			}
 		}

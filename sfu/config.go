@@ -12,10 +12,14 @@ type Config struct {
 	// TCP is the address of the ICE-TCP listeners (RFC 6544, passive), like
 	// UDP. Empty means no ICE-TCP of its own.
 	TCP string `koanf:"tcp"`
-	// Advertise replaces local addresses in the candidates that clients get:
-	// one public IP for all local addresses of its family, or pairs
-	// external/internal, in which case nothing else is advertised. Empty
-	// advertises the local addresses themselves.
+	// Advertise replaces local addresses in the candidates that clients get, in
+	// one of three forms: one public IP or host name for all local addresses of
+	// its family; pairs external/internal, in which case nothing else is
+	// advertised; or stun:host:port, servers that each local address asks how it
+	// is seen from outside. Names and servers are asked at start and again in
+	// the background: new sessions get what has changed, and a failure leaves
+	// the last answer, or else the local address, in force. Empty advertises the
+	// local addresses themselves; nobody is asked then.
 	Advertise []string `koanf:"advertise"`
 	// IPv6 adds IPv6 addresses.
 	IPv6 bool `koanf:"ipv6"`

@@ -11,7 +11,6 @@ import (
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 	"github.com/pion/sdp/v3"
-	"github.com/pion/webrtc/v3"
 
 	"sallyport/sfu/internal/feedback"
 	"sallyport/sfu/internal/steer"
@@ -46,27 +45,8 @@ type congestion struct {
 	closed    bool
 }
 
-// congestions makes the congestion control of every connection. It is an
-// interceptor.Factory, which pion tells nothing of the connection it works for;
-// so connections are made one at a time.
-type congestions struct {
-	mu   sync.Mutex
-	made *congestion // by the last NewInterceptor
-}
-
-// NewInterceptor implements interceptor.Factory.
-func (f *congestions) NewInterceptor(string) (interceptor.Interceptor, error) {
-	f.made = &congestion{}
-	return f.made, nil
-}
-
-// connect makes a PeerConnection and its congestion control.
-func (f *congestions) connect(api *webrtc.API) (*webrtc.PeerConnection, *congestion, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	pc, err := api.NewPeerConnection(webrtc.Configuration{})
-	return pc, f.made, err
-}
+// NewInterceptor implements interceptor.Factory, for the one connection.
+func (c *congestion) NewInterceptor(string) (interceptor.Interceptor, error) { return c, nil }
 
 // BindRTCPReader implements interceptor.Interceptor: it looks for reports.
 func (c *congestion) BindRTCPReader(next interceptor.RTCPReader) interceptor.RTCPReader {

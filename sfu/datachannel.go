@@ -15,6 +15,10 @@ const maxReported = 60
 // open takes over a data channel the participant has opened: its last one is the
 // one that is spoken on.
 func (s *Session) open(d *webrtc.DataChannel) {
+	if s.channels.Add(1) > maxChannels {
+		s.end("too many data channels")
+		return
+	}
 	d.OnOpen(func() { s.postWait(func() { s.activate(d) }) })
 	d.OnClose(func() { // a client closes it only with its connection: no need to wait for ICE to fail
 		s.postWait(func() {
@@ -25,7 +29,7 @@ func (s *Session) open(d *webrtc.DataChannel) {
 	})
 	d.OnMessage(func(m webrtc.DataChannelMessage) {
 		if m.IsString {
-			if string(m.Data) == "ping" { // mobile apps of old
+			if string(m.Data) == "ping" && d.BufferedAmount() < maxReplies { // mobile apps of old
 				_ = d.SendText("pong")
 			}
 			return
@@ -61,6 +65,9 @@ func (s *Session) activate(d *webrtc.DataChannel) {
 
 // message handles one message of the data channel (rtcd protocol §4.5).
 func (s *Session) message(m wire.ChannelMessage) {
+	if (m.Type == wire.ChannelPing || m.Type == wire.ChannelLock) && s.channel.BufferedAmount() >= maxReplies {
+		return // it asks without reading the answers
+	}
 	met, group := s.server.metrics, s.member.Group
 	switch m.Type {
 	case wire.ChannelPing:
@@ -94,6 +101,8 @@ func (s *Session) requestLock(now time.Time) {
 	granted := s.lock == nobody
 	if granted {
 		s.lock, s.lockSince = participant, now
+	} else {
+		s.hurry(now) // clients give up after 5 s, and with that their microphone
 	}
 	s.sendChannel(wire.ChannelMessage{Type: wire.ChannelLock, Granted: &granted})
 }
@@ -102,6 +111,9 @@ func (s *Session) sendChannel(m wire.ChannelMessage) {
 	b, err := m.Append(nil)
 	if err == nil {
 		err = s.channel.Send(b)
+	}
+	if s.channel.BufferedAmount() > maxUnread {
+		s.fail("data channel is not read", "signaling", nil)
 	}
 	if err != nil {
 		s.log.Debug("send on data channel", "err", err)

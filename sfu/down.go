@@ -68,8 +68,10 @@ func (d *down) requestKeyframe() {
 	}
 }
 
-// Bind is called by pion when the receiver has answered. It implements
-// webrtc.TrackLocal.
+// Bind is called by pion when the receiver has answered, by the goroutine that
+// owns the receiver's negotiation. A receiver that has not agreed to the codec
+// gets nothing: an error would keep pion from starting every other track too.
+// It implements webrtc.TrackLocal.
 func (d *down) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, error) {
 	for _, c := range ctx.CodecParameters() {
 		if !strings.EqualFold(c.MimeType, d.up.mime()) {
@@ -90,7 +92,11 @@ func (d *down) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, er
 		d.requestKeyframe()
 		return c, nil
 	}
-	return webrtc.RTPCodecParameters{}, webrtc.ErrUnsupportedCodec
+	if strings.EqualFold(d.up.mime(), webrtc.MimeTypeAV1) {
+		d.session.noAV1, d.session.stale = true, true // there may be a VP8 track too
+	}
+	d.session.log.Debug("receiver has not agreed to the codec", "codec", d.up.mime())
+	return webrtc.RTPCodecParameters{}, nil
 }
 
 // Unbind ends the forwarding. It implements webrtc.TrackLocal.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/pion/ice/v2"
@@ -29,15 +31,21 @@ const (
 // it. Browsers begin with 50 ms.
 const dtlsFlight = 100 * time.Millisecond
 
-// newAPI makes what every PeerConnection of the server is made of. It is the
-// only place that configures pion.
-func newAPI(m *mux, t *tcpMux, congestion interceptor.Factory, log *slog.Logger) (*webrtc.API, error) {
+// An engine is what every PeerConnection of the server is made of.
+type engine struct {
+	media    *webrtc.MediaEngine
+	chain    *interceptor.Registry
+	settings webrtc.SettingEngine
+}
+
+// newEngine is the only place that configures pion.
+func newEngine(m *mux, t *tcpMux, drops func(reason string), log *slog.Logger) (*engine, error) {
 	media := &webrtc.MediaEngine{}
 	if err := registerCodecs(media); err != nil {
 		return nil, err
 	}
 	chain := &interceptor.Registry{}
-	chain.Add(congestion) // first, so that retransmissions pass through it too
+	chain.Add(nackBudgets{drops})
 	if err := webrtc.ConfigureNack(media, chain); err != nil {
 		return nil, fmt.Errorf("configure NACK: %w", err)
 	}
@@ -51,7 +59,23 @@ func newAPI(m *mux, t *tcpMux, congestion interceptor.Factory, log *slog.Logger)
 	if err != nil {
 		return nil, err
 	}
-	return webrtc.NewAPI(webrtc.WithMediaEngine(media), webrtc.WithInterceptorRegistry(chain), webrtc.WithSettingEngine(settings)), nil
+	return &engine{media, chain, settings}, nil
+}
+
+// connection makes a PeerConnection whose streams are bounded by b and whose
+// outgoing video is under the control of c.
+func (e *engine) connection(b *streams, c *congestion) (*webrtc.PeerConnection, error) {
+	settings := e.settings
+	settings.BufferFactory = b.buffer
+	chain := &interceptor.Registry{}
+	chain.Add(c) // first, so that retransmissions pass through it too
+	chain.Add(e)
+	return webrtc.NewAPI(webrtc.WithMediaEngine(e.media), webrtc.WithInterceptorRegistry(chain), webrtc.WithSettingEngine(settings)).NewPeerConnection(webrtc.Configuration{})
+}
+
+// NewInterceptor implements interceptor.Factory: what all connections have.
+func (e *engine) NewInterceptor(id string) (interceptor.Interceptor, error) {
+	return e.chain.Build(id)
 }
 
 func settingEngine(m *mux, t *tcpMux, log *slog.Logger) (webrtc.SettingEngine, error) {
@@ -64,7 +88,7 @@ func settingEngine(m *mux, t *tcpMux, log *slog.Logger) (webrtc.SettingEngine, e
 	e.SetNet(&advertisedNet{Net: std, mux: m, tcp: t})
 	e.SetICEUDPMux(m)
 	types := []webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6}
-	if len(t.advertised) > 0 {
+	if len(t.endpoints) > 0 {
 		e.SetICETCPMux(t)
 		types = append(types, webrtc.NetworkTypeTCP4, webrtc.NetworkTypeTCP6)
 	}
@@ -122,8 +146,12 @@ type advertisedNet struct {
 // Interfaces implements transport.Net.
 func (n *advertisedNet) Interfaces() ([]*transport.Interface, error) {
 	i := transport.NewInterface(net.Interface{Index: 1, MTU: maxDatagram, Name: "sfu", Flags: net.FlagUp})
-	for addr := range n.tcp.advertised {
-		i.AddAddress(&net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(addr.BitLen(), addr.BitLen())})
+	var listed []netip.Addr
+	for _, a := range n.tcp.advertised(n.tcp.bound.mapped) {
+		if ip := a.Addr(); !slices.Contains(listed, ip) {
+			listed = append(listed, ip)
+			i.AddAddress(&net.IPNet{IP: ip.AsSlice(), Mask: net.CIDRMask(ip.BitLen(), ip.BitLen())})
+		}
 	}
 	return []*transport.Interface{i}, nil
 }

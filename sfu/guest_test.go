@@ -477,3 +477,16 @@ func (g *guest) sending() map[wire.Media]int {
 	}
 	return out
 }
+
+// heardOf lists the tracks of a class and publisher that g has ever got.
+func (g *guest) heardOf(class, from string) []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var out []string
+	for id := range g.heard {
+		if strings.HasPrefix(id, class+"_"+from+"_") {
+			out = append(out, id)
+		}
+	}
+	return out
+}

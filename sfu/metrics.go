@@ -20,6 +20,9 @@ type metrics struct {
 	clientRTT  *prometheus.HistogramVec
 	clientJit  *prometheus.HistogramVec
 	drops      *prometheus.CounterVec // reason
+	lookups    *prometheus.CounterVec // result
+
+	readvertised prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -48,11 +51,14 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		clientRTT:  histogram("client_rtt", "Round-trip time in seconds, as clients report it.", latency),
 		clientJit:  histogram("client_jitter", "Jitter in seconds, as clients report it.", latency),
 		drops:      counter("sallyport_sfu_dropped_total", "Datagrams and connections dropped by the media sockets.", "reason"),
+		lookups:    counter("sallyport_sfu_address_lookups_total", "Rounds of asking for the advertised addresses, by result.", "result"),
+
+		readvertised: prometheus.NewCounter(prometheus.CounterOpts{Name: "sallyport_sfu_address_changes_total", Help: "Changes of the advertised addresses while running."}),
 	}
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.sessions, m.states, m.errors, m.tracks, m.writes, m.connection, m.dcOpen, m.lockGrab, m.lockHeld, m.clientLoss, m.clientRTT, m.clientJit, m.drops} {
+	for _, c := range []prometheus.Collector{m.sessions, m.states, m.errors, m.tracks, m.writes, m.connection, m.dcOpen, m.lockGrab, m.lockHeld, m.clientLoss, m.clientRTT, m.clientJit, m.drops, m.lookups, m.readvertised} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

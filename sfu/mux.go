@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,11 +22,13 @@ const (
 	// maxRoutes is how many remote addresses one session may use on one local
 	// address; ICE needs one, and one per interface and NAT while it checks.
 	maxRoutes = 32
-	// routeIdle is how long a remote address must have been silent before
-	// another session may take it over. A client that left and comes back from
-	// the same port waits at most this long; a stranger that forges the address
-	// of a living client never gets it.
-	routeIdle = 5 * time.Second
+	// routeIdle is how long no STUN request for the session must have come from
+	// a remote address before another session may take it over. Living clients
+	// send one every few seconds (RFC 7675 §5.1). A client that left and comes
+	// back from the same port waits at most this long; a stranger that forges
+	// the address of a living client never gets it, and one that claims an
+	// address in advance loses it to its owner.
+	routeIdle = 10 * time.Second
 )
 
 // A mux carries the datagrams of all sessions over the media sockets. It is the
@@ -42,27 +45,25 @@ const (
 //
 // A session sees one connection per advertised address, however many sockets
 // (NAT mappings, the hairpin of the TURN server) lead there.
+//
+// What is advertised may change. Connections keep the sockets they have, so a
+// session goes on with the address it was told.
 type mux struct {
-	sockets    []*muxSocket
-	advertised []netip.AddrPort // in the order of sockets, without duplicates
-	drops      func(reason string)
+	bound   *Sockets
+	sockets []*muxSocket
+	drops   func(reason string)
+	keys    *iceKeys
 
-	mu     sync.RWMutex // guards the following
-	conns  map[muxKey]*muxConn
+	mu     sync.RWMutex          // guards the following
+	conns  map[string][]*muxConn // by local ufrag
 	closed bool
-}
-
-// A muxKey names a connection: a session's local ufrag on an advertised address.
-type muxKey struct {
-	ufrag string
-	addr  netip.AddrPort
 }
 
 // A muxSocket is one way datagrams come and go.
 type muxSocket struct {
 	net.PacketConn
-	udp        *net.UDPConn // the same, when it is a kernel socket
-	advertised netip.AddrPort
+	udp   *net.UDPConn   // the same, when it is a kernel socket
+	local netip.AddrPort // where it is bound, or the hairpin pretends to be
 
 	mu     sync.RWMutex // guards routes
 	routes map[netip.AddrPort]*muxRoute
@@ -72,23 +73,22 @@ type muxSocket struct {
 type muxRoute struct {
 	conn *muxConn
 	from *net.UDPAddr // the address as the ICE agent wants it, made once
-	seen atomic.Int64 // Unix nanoseconds of the last datagram
+	seen atomic.Int64 // Unix nanoseconds of the last STUN request for conn from there
 }
 
 // newMux makes the mux of the given kernel sockets and hairpins. Reading starts
 // with run.
 func newMux(s *Sockets, hairpins []net.PacketConn, drops func(reason string)) (*mux, error) {
-	m := &mux{conns: map[muxKey]*muxConn{}, drops: drops}
+	m := &mux{bound: s, conns: map[string][]*muxConn{}, drops: drops}
 	for _, c := range s.udp {
-		m.add(&muxSocket{PacketConn: c, udp: c, advertised: s.mapped(localAddrPort(c.LocalAddr()))})
+		m.add(&muxSocket{PacketConn: c, udp: c, local: localAddrPort(c.LocalAddr())})
 	}
 	for _, h := range hairpins {
 		local := localAddrPort(h.LocalAddr())
-		adv := s.mapped(local)
-		if !adv.Addr().IsValid() {
+		if !slices.ContainsFunc(m.sockets, func(s *muxSocket) bool { return s.local == local }) {
 			return nil, fmt.Errorf("hairpin %s: not an address of the SFU", local)
 		}
-		m.add(&muxSocket{PacketConn: h, advertised: adv})
+		m.add(&muxSocket{PacketConn: h, local: local})
 	}
 	return m, nil
 }
@@ -96,12 +96,18 @@ func newMux(s *Sockets, hairpins []net.PacketConn, drops func(reason string)) (*
 func (m *mux) add(s *muxSocket) {
 	s.routes = map[netip.AddrPort]*muxRoute{}
 	m.sockets = append(m.sockets, s)
-	for _, a := range m.advertised {
-		if a == s.advertised {
-			return
+}
+
+// advertised lists what clients are told, in the order of the sockets, without
+// duplicates.
+func (m *mux) advertised() []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, s := range m.sockets {
+		if a := m.bound.mapped(s.local); a.IsValid() && !slices.Contains(out, a) {
+			out = append(out, a)
 		}
 	}
-	m.advertised = append(m.advertised, s.advertised)
+	return out
 }
 
 // read delivers what arrives on s until it is closed. A read error other than
@@ -142,7 +148,7 @@ func (s *muxSocket) receive(buf []byte) (int, netip.AddrPort, error) {
 // deliver hands one datagram to its session.
 func (m *mux) deliver(s *muxSocket, p []byte, from netip.AddrPort) {
 	if ufrag, ok := requestUfrag(p); ok {
-		conn := m.lookup(muxKey{string(ufrag), s.advertised})
+		conn := m.lookup(ufrag, s)
 		if conn == nil {
 			m.drops("unknown_ufrag")
 			return
@@ -158,7 +164,11 @@ func (m *mux) deliver(s *muxSocket, p []byte, from netip.AddrPort) {
 		m.drops("unknown_source")
 		return
 	}
-	r.seen.Store(time.Now().UnixNano())
+	if isBindingError(p) { // of no use to the agent as it is
+		if p = r.conn.roles.refusal(p); p == nil {
+			return
+		}
+	}
 	m.push(r.conn, p, r.from)
 }
 
@@ -225,57 +235,86 @@ func (m *mux) relayed(address string, port uint16) bool {
 	return false
 }
 
-func (m *mux) lookup(k muxKey) *muxConn {
+// lookup returns the connection of a ufrag that uses a socket, or nil.
+func (m *mux) lookup(ufrag []byte, s *muxSocket) *muxConn {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return m.conns[k]
+	for _, c := range m.conns[string(ufrag)] {
+		if slices.Contains(c.ways, s) {
+			return c
+		}
+	}
+	return nil
 }
 
 // GetConn returns the connection of an ICE agent on an advertised address. It
 // implements ice.UDPMux.
 func (m *mux) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) {
-	k := muxKey{ufrag, localAddrPort(addr)}
+	at := localAddrPort(addr)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
 		return nil, net.ErrClosed
 	}
-	if c := m.conns[k]; c != nil {
-		return c, nil
+	for _, c := range m.conns[ufrag] {
+		if c.addr == at {
+			return c, nil
+		}
 	}
-	c := &muxConn{mux: m, key: k, in: newQueue(queueLength), paths: map[netip.AddrPort]*muxPath{}}
-	for _, s := range m.sockets {
-		if s.advertised != k.addr {
-			continue
-		}
-		if s.udp == nil {
-			c.ways = append([]*muxSocket{s}, c.ways...) // the hairpin knows its own addresses, so it is asked first
-		} else {
-			c.ways = append(c.ways, s)
-		}
+	c := &muxConn{mux: m, ufrag: ufrag, addr: at, in: newQueue(queueLength), paths: map[netip.AddrPort]*muxPath{}}
+	c.roles.keys, c.roles.ufrag = m.keys, ufrag
+	if c.ways = m.ways(at, m.bound.mapped); len(c.ways) == 0 {
+		c.ways = m.ways(at, m.bound.mappedBefore) // it has changed since GetListenAddresses
 	}
 	if len(c.ways) == 0 {
-		return nil, fmt.Errorf("media address %s: not advertised", k.addr)
+		return nil, fmt.Errorf("media address %s: not advertised", at)
 	}
-	m.conns[k] = c
+	m.conns[ufrag] = append(m.conns[ufrag], c)
 	return c, nil
+}
+
+// ways lists the sockets that an advertised address leads to. The hairpins come
+// first: they know which remote addresses are theirs.
+func (m *mux) ways(at netip.AddrPort, mapped func(netip.AddrPort) netip.AddrPort) []*muxSocket {
+	var hairpins, kernel []*muxSocket
+	for _, s := range m.sockets {
+		switch {
+		case mapped(s.local) != at:
+		case s.udp == nil:
+			hairpins = append(hairpins, s)
+		default:
+			kernel = append(kernel, s)
+		}
+	}
+	return append(hairpins, kernel...)
+}
+
+// forget removes a connection that is closed.
+func (m *mux) forget(c *muxConn) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	left := slices.DeleteFunc(m.conns[c.ufrag], func(x *muxConn) bool { return x == c })
+	if m.conns[c.ufrag] = left; len(left) == 0 {
+		delete(m.conns, c.ufrag)
+	}
 }
 
 // RemoveConnByUfrag ends the connections of an ICE agent. It implements
 // ice.UDPMux.
 func (m *mux) RemoveConnByUfrag(ufrag string) {
-	for _, a := range m.advertised {
-		if c := m.lookup(muxKey{ufrag, a}); c != nil {
-			_ = c.Close()
-		}
+	m.mu.RLock()
+	conns := slices.Clone(m.conns[ufrag])
+	m.mu.RUnlock()
+	for _, c := range conns {
+		_ = c.Close()
 	}
 }
 
 // GetListenAddresses lists the advertised addresses: they are what the ICE agent
 // makes its host candidates of. It implements ice.UDPMux.
 func (m *mux) GetListenAddresses() []net.Addr {
-	out := make([]net.Addr, 0, len(m.advertised))
-	for _, a := range m.advertised {
+	var out []net.Addr
+	for _, a := range m.advertised() {
 		out = append(out, net.UDPAddrFromAddrPort(a))
 	}
 	return out
@@ -287,8 +326,8 @@ func (m *mux) Close() error {
 	m.mu.Lock()
 	m.closed = true
 	conns := make([]*muxConn, 0, len(m.conns))
-	for _, c := range m.conns {
-		conns = append(conns, c)
+	for _, of := range m.conns {
+		conns = append(conns, of...)
 	}
 	m.mu.Unlock()
 	for _, c := range conns {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -189,7 +190,7 @@ func TestRoutesCannotBeTakenFromTheLiving(t *testing.T) {
 func TestStrangersMakeNoState(t *testing.T) {
 	srv := startServer(t)
 	t.Run("udp", func(t *testing.T) {
-		c, err := net.Dial("udp", srv.mux.advertised[0].String())
+		c, err := net.Dial("udp", srv.mux.advertised()[0].String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -322,37 +323,6 @@ func (c *memoryConn) WriteTo(p []byte, to net.Addr) (int, error) {
 	return len(p), nil
 }
 
-func TestAdvertise(t *testing.T) {
-	v4, lo := netip.MustParseAddrPort("192.0.2.10:8443"), netip.MustParseAddrPort("127.0.0.1:8443")
-	second := netip.MustParseAddrPort("192.0.2.11:8443")
-	addr := netip.MustParseAddr
-	for _, tt := range []struct {
-		name      string
-		advertise []string
-		local     []netip.AddrPort
-		want      map[netip.Addr]netip.Addr
-		err       bool
-	}{
-		{"nothing", nil, []netip.AddrPort{v4}, nil, false},
-		{"one for one", []string{"203.0.113.5"}, []netip.AddrPort{lo}, map[netip.Addr]netip.Addr{lo.Addr(): addr("203.0.113.5")}, false},
-		{"one for all but loopback", []string{"203.0.113.5"}, []netip.AddrPort{v4, second, lo}, map[netip.Addr]netip.Addr{v4.Addr(): addr("203.0.113.5"), second.Addr(): addr("203.0.113.5")}, false},
-		{"other family", []string{"2001:db8::1"}, []netip.AddrPort{v4}, map[netip.Addr]netip.Addr{}, false},
-		{"pairs", []string{"203.0.113.5/192.0.2.10"}, []netip.AddrPort{v4, second}, map[netip.Addr]netip.Addr{v4.Addr(): addr("203.0.113.5")}, false},
-		{"not an address", []string{"example.com"}, []netip.AddrPort{v4}, nil, true},
-		{"not a pair", []string{"203.0.113.5/x"}, []netip.AddrPort{v4}, nil, true},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			got, err := mapAddresses(tt.advertise, tt.local)
-			if (err != nil) != tt.err {
-				t.Fatalf("error %v", err)
-			}
-			if diff := cmp.Diff(tt.want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
-				t.Errorf("mapping (-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
 func TestAdvertisedAddressIsInTheCandidates(t *testing.T) {
 	socks, err := Listen(Config{UDP: "127.0.0.1:0", TCP: "127.0.0.1:0", Advertise: []string{"203.0.113.5/127.0.0.1"}})
 	if err != nil {
@@ -363,7 +333,7 @@ func TestAdvertisedAddressIsInTheCandidates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pc, err := srv.api.NewPeerConnection(webrtc.Configuration{})
+	pc, err := srv.engine.connection(&streams{}, &congestion{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -392,4 +362,28 @@ func TestAdvertisedAddressIsInTheCandidates(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("candidates (-want +got):\n%s", diff)
 	}
+}
+
+// Silent connections of one address leave room for the others.
+func TestSilentConnectionsAreLimitedByAddress(t *testing.T) {
+	srv := startServer(t)
+	at := srv.tcp.listeners[0].Addr().String()
+	dial := func(from string) net.Conn {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		c, err := d.Dial("tcp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	var last net.Conn
+	for range maxUnknownFrom + 1 {
+		last = dial("127.0.0.2")
+	}
+	_ = last.SetReadDeadline(time.Now().Add(patience))
+	if _, err := last.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("connection %d of one address was not refused: %v", maxUnknownFrom+1, err)
+	}
+	join(t, srv, "call", "alpha", guestOptions{tcp: true}) // from 127.0.0.1
 }

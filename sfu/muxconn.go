@@ -12,11 +12,13 @@ import (
 // advertised address. Its ReadFrom is called by the agent alone; WriteTo by the
 // agent and by everything that sends through it.
 type muxConn struct {
-	mux  *mux
-	key  muxKey
-	ways []*muxSocket // where it may write, in the order to be tried
-	in   *queue
+	mux   *mux
+	ufrag string
+	addr  netip.AddrPort // as advertised when it was made
+	ways  []*muxSocket   // where it may write, in the order to be tried
+	in    *queue
 
+	roles  roleWatch
 	closed atomic.Bool
 
 	mu    sync.RWMutex // guards paths; taken before a muxSocket's
@@ -59,6 +61,13 @@ func (c *muxConn) ReadFrom(p []byte) (int, net.Addr, error) { return c.in.pop(p)
 // first that will have it. It never blocks. It implements net.PacketConn.
 func (c *muxConn) WriteTo(p []byte, to net.Addr) (int, error) {
 	remote := localAddrPort(to)
+	pass, request := c.roles.outgoing(p)
+	if request != nil {
+		c.mux.push(c, request, net.UDPAddrFromAddrPort(remote))
+	}
+	if !pass {
+		return len(p), nil
+	}
 	c.mu.RLock()
 	path := c.paths[remote]
 	c.mu.RUnlock()
@@ -119,11 +128,7 @@ func (c *muxConn) Close() error {
 	c.mu.Unlock()
 
 	c.in.close()
-	c.mux.mu.Lock()
-	if c.mux.conns[c.key] == c {
-		delete(c.mux.conns, c.key)
-	}
-	c.mux.mu.Unlock()
+	c.mux.forget(c)
 	for remote, p := range paths {
 		p.socket.release(remote, c)
 	}
@@ -131,7 +136,7 @@ func (c *muxConn) Close() error {
 }
 
 // LocalAddr is the advertised address. It implements net.PacketConn.
-func (c *muxConn) LocalAddr() net.Addr { return net.UDPAddrFromAddrPort(c.key.addr) }
+func (c *muxConn) LocalAddr() net.Addr { return net.UDPAddrFromAddrPort(c.addr) }
 
 // SetDeadline does nothing: reads end with Close and writes do not block. It
 // implements net.PacketConn.

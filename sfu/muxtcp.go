@@ -2,14 +2,12 @@ package sfu
 
 import (
 	"bufio"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -28,6 +26,9 @@ const (
 	tcpBacklog = 256
 	// maxUnknownTCP bounds the connections that have not yet shown a ufrag.
 	maxUnknownTCP = 1024
+	// maxUnknownFrom bounds those of one IPv4 address or IPv6 /64, so that one
+	// stranger cannot take all the places of the others.
+	maxUnknownFrom = 128
 	// maxSessionTCP bounds the connections of one session on one address.
 	maxSessionTCP = 16
 )
@@ -37,65 +38,66 @@ const (
 // must name a living session's ufrag in its first frame or is closed, so a
 // stranger can make no state.
 type tcpMux struct {
-	listeners  []*net.TCPListener
-	advertised map[netip.Addr]uint16 // advertised address → port
-	mapped     func(net.Addr) netip.AddrPort
-	drops      func(reason string)
-	unknown    chan struct{} // one element for each connection without ufrag
+	bound     *Sockets
+	listeners []*net.TCPListener
+	endpoints []netip.AddrPort // where clients can connect, as bound: the listeners and others
+	drops     func(reason string)
+	keys      *iceKeys
 
 	wg sync.WaitGroup // connections and accept loops
 
-	mu     sync.Mutex // guards the following
-	conns  map[muxKey]*tcpMuxConn
-	open   map[net.Conn]struct{}
-	closed bool
+	mu        sync.Mutex               // guards the following
+	conns     map[string][]*tcpMuxConn // by local ufrag
+	open      map[net.Conn]struct{}
+	strangers int                  // connections that have not shown a ufrag yet
+	unknown   map[netip.Prefix]int // the same, by neighbourhood
+	closed    bool
 }
 
-// A tcpMuxConn is what one session's ICE agent sees of its TCP connections on one
-// advertised address.
-type tcpMuxConn struct {
-	mux *tcpMux
-	key muxKey
-	in  *queue
-
-	closed atomic.Bool
-
-	mu    sync.RWMutex // guards peers
-	peers map[netip.AddrPort]*tcpPeer
-}
-
-// A tcpPeer is one TCP connection with its writer.
-type tcpPeer struct {
-	net.Conn
-	remote *net.TCPAddr
-	out    *queue
-}
-
-func newTCPMux(s *Sockets, drops func(reason string)) *tcpMux {
+// newTCPMux makes the mux of the TCP listeners and of further endpoints, whose
+// connections will come from listeners given to Server.Run. An endpoint without
+// address stands for all of the SFU's.
+func newTCPMux(s *Sockets, further []netip.AddrPort, drops func(reason string)) *tcpMux {
 	m := &tcpMux{
-		listeners:  s.tcp,
-		advertised: map[netip.Addr]uint16{},
-		drops:      drops,
-		unknown:    make(chan struct{}, maxUnknownTCP),
-		conns:      map[muxKey]*tcpMuxConn{},
-		open:       map[net.Conn]struct{}{},
-	}
-	m.mapped = func(a net.Addr) netip.AddrPort {
-		adv := s.mapped(localAddrPort(a))
-		if port, ok := m.advertised[adv.Addr()]; ok {
-			return netip.AddrPortFrom(adv.Addr(), port)
-		}
-		return netip.AddrPort{}
+		bound:     s,
+		listeners: s.tcp,
+		drops:     drops,
+		unknown:   map[netip.Prefix]int{},
+		conns:     map[string][]*tcpMuxConn{},
+		open:      map[net.Conn]struct{}{},
 	}
 	for _, a := range s.TCPAddresses() {
-		m.advertised[a.Advertised.Addr()] = a.Advertised.Port()
+		m.endpoints = append(m.endpoints, a.Local)
+	}
+	for _, e := range further {
+		if e.Addr().IsValid() && !e.Addr().IsUnspecified() {
+			m.endpoints = append(m.endpoints, netip.AddrPortFrom(e.Addr().Unmap(), e.Port()))
+			continue
+		}
+		for _, ip := range s.book.locals {
+			if !e.Addr().Is4() || ip.Is4() { // 0.0.0.0 takes no IPv6, [::] takes both
+				m.endpoints = append(m.endpoints, netip.AddrPortFrom(ip, e.Port()))
+			}
+		}
 	}
 	return m
 }
 
+// advertised lists what clients are told, in the order of the endpoints, without
+// duplicates.
+func (m *tcpMux) advertised(mapped func(netip.AddrPort) netip.AddrPort) []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, e := range m.endpoints {
+		if a := mapped(e); a.IsValid() && !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
 // accept serves the connections of l until it is closed. l may be any listener
 // of ICE-TCP connections, such as the shared port 443: its connections join the
-// session on the advertised address they came to, or on the only one there is.
+// session on the advertised address they came to.
 func (m *tcpMux) accept(l net.Listener) {
 	for failed := 0; ; {
 		c, err := l.Accept()
@@ -118,17 +120,14 @@ func (m *tcpMux) accept(l net.Listener) {
 
 // admit starts the goroutine of a new connection, if there is room for it.
 func (m *tcpMux) admit(c net.Conn) bool {
-	select {
-	case m.unknown <- struct{}{}:
-	default:
-		return false
-	}
+	from := neighbourhood(c.RemoteAddr())
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.closed {
-		<-m.unknown
+	if m.closed || m.strangers >= maxUnknownTCP || m.unknown[from] >= maxUnknownFrom {
 		return false
 	}
+	m.strangers++
+	m.unknown[from]++
 	m.open[c] = struct{}{}
 	m.wg.Add(1)
 	go func() {
@@ -147,7 +146,7 @@ func (m *tcpMux) serve(c net.Conn) {
 	buf, in := make([]byte, maxDatagram), bufio.NewReaderSize(c, 4<<10)
 	_ = c.SetReadDeadline(time.Now().Add(firstCheck))
 	n, err := readFrame(in, buf)
-	<-m.unknown
+	m.known(c)
 	if err != nil {
 		m.drops("tcp_first_frame")
 		return
@@ -173,64 +172,129 @@ func (m *tcpMux) serve(c net.Conn) {
 		peer.write()
 	}()
 	for err == nil {
-		if !conn.in.push(buf[:n], peer.remote) {
-			m.drops("queue_full")
-		}
+		conn.take(buf[:n], peer.remote)
 		_ = c.SetReadDeadline(time.Now().Add(tcpIdle))
 		n, err = readFrame(in, buf)
 	}
 	conn.part(peer)
 }
 
-// session finds the connection of a ufrag on the address a client came to, or on
-// any address of that family: port 443 may be reached by another one.
-func (m *tcpMux) session(ufrag string, local net.Addr) *tcpMuxConn {
+// known frees the place of a connection that has spoken, or failed to.
+func (m *tcpMux) known(c net.Conn) {
+	from := neighbourhood(c.RemoteAddr())
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	at := m.mapped(local)
-	if c := m.conns[muxKey{ufrag, at}]; c != nil {
-		return c
+	m.strangers--
+	if m.unknown[from]--; m.unknown[from] == 0 {
+		delete(m.unknown, from)
 	}
-	for addr, port := range m.advertised {
-		if c := m.conns[muxKey{ufrag, netip.AddrPortFrom(addr, port)}]; c != nil && addr.Is4() == localAddrPort(local).Addr().Is4() {
-			return c
-		}
-	}
-	return nil
 }
 
-// GetConnByUfrag returns the connection of an ICE agent on an advertised
-// address. It implements ice.TCPMux.
-func (m *tcpMux) GetConnByUfrag(ufrag string, _ bool, local net.IP) (net.PacketConn, error) {
+// neighbourhood is the part of an address that one stranger is likely to have:
+// an IPv4 address or an IPv6 /64.
+func neighbourhood(a net.Addr) netip.Prefix {
+	ip := localAddrPort(a).Addr()
+	bits := 64
+	if ip.Is4() {
+		bits = 32
+	}
+	p, err := ip.WithZone("").Prefix(bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return p
+}
+
+// session finds the connection of a ufrag on the address a client came to, else
+// on its port, else on any of that family: the client may have been told another
+// address, as before a change or behind a NAT that changes ports.
+func (m *tcpMux) session(ufrag string, local net.Addr) *tcpMuxConn {
+	bound := localAddrPort(local)
+	at := m.bound.mapped(bound)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var best *tcpMuxConn
+	for _, c := range m.conns[ufrag] {
+		switch {
+		case c.addr == at:
+			return c
+		case c.addr.Addr().Is4() != bound.Addr().Is4():
+		case best == nil || c.addr.Port() == bound.Port():
+			best = c
+		}
+	}
+	return best
+}
+
+// GetAllConns returns the connections of an ICE agent on an advertised IP
+// address, one for each port. It implements ice.AllConnsGetter.
+func (m *tcpMux) GetAllConns(ufrag string, _ bool, local net.IP) ([]net.PacketConn, error) {
 	ip, _ := netip.AddrFromSlice(local)
-	port, ok := m.advertised[ip.Unmap()]
-	if !ok {
+	at := m.portsOf(ip.Unmap(), m.bound.mapped)
+	if len(at) == 0 {
+		at = m.portsOf(ip.Unmap(), m.bound.mappedBefore) // it has changed since the agent listed the addresses
+	}
+	if len(at) == 0 {
 		return nil, fmt.Errorf("media address %s/tcp: not advertised", local)
 	}
-	k := muxKey{ufrag, netip.AddrPortFrom(ip.Unmap(), port)}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
 		return nil, net.ErrClosed
 	}
-	c := m.conns[k]
-	if c == nil {
-		c = &tcpMuxConn{mux: m, key: k, in: newQueue(queueLength), peers: map[netip.AddrPort]*tcpPeer{}}
-		m.conns[k] = c
+	out := make([]net.PacketConn, 0, len(at))
+	for _, a := range at {
+		out = append(out, m.conn(ufrag, a))
 	}
-	return c, nil
+	return out, nil
+}
+
+// portsOf lists the advertised addresses on one IP address.
+func (m *tcpMux) portsOf(ip netip.Addr, mapped func(netip.AddrPort) netip.AddrPort) []netip.AddrPort {
+	return slices.DeleteFunc(m.advertised(mapped), func(a netip.AddrPort) bool { return a.Addr() != ip })
+}
+
+// conn returns the connection of a ufrag on an advertised address, a new one if
+// there is none. It needs m.mu.
+func (m *tcpMux) conn(ufrag string, at netip.AddrPort) *tcpMuxConn {
+	for _, c := range m.conns[ufrag] {
+		if c.addr == at {
+			return c
+		}
+	}
+	c := &tcpMuxConn{mux: m, ufrag: ufrag, addr: at, in: newQueue(queueLength), peers: map[netip.AddrPort]*tcpPeer{}}
+	c.roles.keys, c.roles.ufrag = m.keys, ufrag
+	m.conns[ufrag] = append(m.conns[ufrag], c)
+	return c
+}
+
+// forget removes a connection that is closed.
+func (m *tcpMux) forget(c *tcpMuxConn) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	left := slices.DeleteFunc(m.conns[c.ufrag], func(x *tcpMuxConn) bool { return x == c })
+	if m.conns[c.ufrag] = left; len(left) == 0 {
+		delete(m.conns, c.ufrag)
+	}
+}
+
+// GetConnByUfrag returns the first of GetAllConns. It implements ice.TCPMux.
+func (m *tcpMux) GetConnByUfrag(ufrag string, ipv6 bool, local net.IP) (net.PacketConn, error) {
+	all, err := m.GetAllConns(ufrag, ipv6, local)
+	if err != nil {
+		return nil, err
+	}
+	return all[0], nil
 }
 
 // RemoveConnByUfrag ends the connections of an ICE agent. It implements
 // ice.TCPMux.
 func (m *tcpMux) RemoveConnByUfrag(ufrag string) {
-	for addr, port := range m.advertised {
-		m.mu.Lock()
-		c := m.conns[muxKey{ufrag, netip.AddrPortFrom(addr, port)}]
-		m.mu.Unlock()
-		if c != nil {
-			_ = c.Close()
-		}
+	m.mu.Lock()
+	conns := slices.Clone(m.conns[ufrag])
+	m.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Close()
 	}
 }
 
@@ -249,126 +313,4 @@ func (m *tcpMux) Close() error {
 	}
 	m.wg.Wait()
 	return errors.Join(errs...)
-}
-
-// join adds a TCP connection to the session.
-func (c *tcpMuxConn) join(nc net.Conn) (*tcpPeer, bool) {
-	remote, ok := nc.RemoteAddr().(*net.TCPAddr)
-	if !ok {
-		return nil, false
-	}
-	p := &tcpPeer{Conn: nc, remote: remote, out: newQueue(tcpBacklog)}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed.Load() || len(c.peers) >= maxSessionTCP {
-		return nil, false
-	}
-	c.peers[localAddrPort(remote)] = p
-	return p, true
-}
-
-func (c *tcpMuxConn) part(p *tcpPeer) {
-	p.out.close()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if at := localAddrPort(p.remote); c.peers[at] == p {
-		delete(c.peers, at)
-	}
-}
-
-// write sends what is queued, as one write for everything that waits, until the
-// queue is closed or the connection fails.
-func (p *tcpPeer) write() {
-	const batch = 16 << 10
-	buf := make([]byte, 0, batch)
-	frame := make([]byte, maxDatagram)
-	for {
-		n, _, err := p.out.pop(frame)
-		buf = buf[:0]
-		for err == nil {
-			buf = binary.BigEndian.AppendUint16(buf, uint16(n))
-			buf = append(buf, frame[:n]...)
-			if len(buf) > batch-maxDatagram-2 || p.out.empty() {
-				break
-			}
-			n, _, err = p.out.pop(frame)
-		}
-		if len(buf) == 0 {
-			return
-		}
-		_ = p.SetWriteDeadline(time.Now().Add(tcpWrite))
-		if _, err := p.Write(buf); err != nil {
-			_ = p.Close() // ends the reader, which removes the peer
-			return
-		}
-	}
-}
-
-// ReadFrom returns the next datagram. It implements net.PacketConn.
-func (c *tcpMuxConn) ReadFrom(p []byte) (int, net.Addr, error) { return c.in.pop(p) }
-
-// WriteTo queues p for the TCP connection from that remote address. It never
-// blocks: when the connection is slow, its oldest datagrams are lost. It
-// implements net.PacketConn.
-func (c *tcpMuxConn) WriteTo(p []byte, to net.Addr) (int, error) {
-	if c.closed.Load() {
-		return 0, net.ErrClosed
-	}
-	c.mu.RLock()
-	peer := c.peers[localAddrPort(to)]
-	c.mu.RUnlock()
-	if peer == nil {
-		return 0, fmt.Errorf("send to %s: %w", to, io.ErrNoProgress) // not ErrClosedPipe: the agent has other candidates
-	}
-	if !peer.out.push(p, peer.remote) {
-		c.mux.drops("tcp_slow")
-	}
-	return len(p), nil
-}
-
-// Close ends the session's TCP connections. It implements net.PacketConn.
-func (c *tcpMuxConn) Close() error {
-	if c.closed.Swap(true) {
-		return nil
-	}
-	c.in.close()
-	c.mux.mu.Lock()
-	if c.mux.conns[c.key] == c {
-		delete(c.mux.conns, c.key)
-	}
-	c.mux.mu.Unlock()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, p := range c.peers {
-		p.out.close()
-		_ = p.Conn.Close()
-	}
-	return nil
-}
-
-// LocalAddr is the advertised address. It implements net.PacketConn.
-func (c *tcpMuxConn) LocalAddr() net.Addr { return net.TCPAddrFromAddrPort(c.key.addr) }
-
-// SetDeadline does nothing: reads end with Close and writes do not block. It
-// implements net.PacketConn.
-func (c *tcpMuxConn) SetDeadline(time.Time) error { return nil }
-
-// SetReadDeadline is like SetDeadline.
-func (c *tcpMuxConn) SetReadDeadline(time.Time) error { return nil }
-
-// SetWriteDeadline is like SetDeadline.
-func (c *tcpMuxConn) SetWriteDeadline(time.Time) error { return nil }
-
-// readFrame reads one RFC 4571 frame into buf and returns its length. A frame
-// larger than buf is an error: the stream cannot be trusted after it.
-func readFrame(r io.Reader, buf []byte) (int, error) {
-	var head [2]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return 0, err
-	}
-	n := int(binary.BigEndian.Uint16(head[:]))
-	if n == 0 || n > len(buf) {
-		return 0, fmt.Errorf("frame of %d bytes: want 1 to %d", n, len(buf))
-	}
-	return io.ReadFull(r, buf[:n])
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/pion/webrtc/v3"
+	"golang.org/x/time/rate"
 
 	"sallyport/sfu/wire"
 )
@@ -27,8 +28,19 @@ const (
 	// many agents nominate only after a second (RFC 8445 §7.3.1.3).
 	gatherTime = 250 * time.Millisecond
 	// impatient is the age of our unanswered offer at which an offer of the
-	// participant means that it never got ours.
+	// participant, or its wish for the lock, means that it never got ours.
 	impatient = 3 * time.Second
+)
+
+const (
+	// offerEvery is the shortest time between two of our offers to one
+	// participant: whoever turns a track on and off all the time costs the
+	// others no more than this.
+	offerEvery = 200 * time.Millisecond
+	// offersPerSecond and offersAtOnce limit the offers of a participant that
+	// are looked at. A click makes one; each costs a parser and a lock.
+	offersPerSecond = 5
+	offersAtOnce    = 50
 )
 
 // far is a time at which nothing is due.
@@ -59,6 +71,7 @@ const (
 type negotiation struct {
 	downs map[*up]*down // what is being sent or offered
 	stale bool          // downs may differ from what is wanted
+	noAV1 bool          // the participant has not agreed to AV1, whatever its member says
 
 	lock      holder
 	lockSince time.Time
@@ -68,8 +81,10 @@ type negotiation struct {
 	sentAt  time.Time         // zero = not sent yet
 	sendAt  time.Time         // when to send it, or to send it again
 	mapSent time.Time         // when the map for that was sent; zero = not yet
+	madeAt  time.Time         // when our last offer was made
 
-	early []wire.Description // offers that came before the data channel opened
+	early  []wire.Description // offers that came before the data channel opened
+	offers *rate.Limiter      // of the participant's
 }
 
 // negotiate does what is due and returns when something will be.
@@ -82,7 +97,7 @@ func (s *Session) negotiate(now time.Time) time.Time {
 	if s.offer != nil && !now.Before(s.sendAt) {
 		s.send(now)
 	}
-	if s.stale && s.phase == active && s.offer == nil {
+	if s.stale && s.phase == active && s.offer == nil && now.Sub(s.madeAt) >= offerEvery {
 		s.refresh(now)
 	}
 	switch {
@@ -90,6 +105,8 @@ func (s *Session) negotiate(now time.Time) time.Time {
 		return s.sendAt
 	case s.lock == participant:
 		return s.lockSince.Add(lockLease)
+	case s.stale && s.madeAt.Add(offerEvery).After(now):
+		return s.madeAt.Add(offerEvery)
 	}
 	return now.Add(far)
 }
@@ -108,7 +125,7 @@ func (s *Session) refresh(now time.Time) {
 		return // unlock or the lease leads here again
 	}
 	s.server.metrics.lockGrab.WithLabelValues(s.member.Group).Observe(now.Sub(s.wantLock).Seconds())
-	s.lock, s.lockSince, s.wantLock, s.stale = us, now, time.Time{}, false
+	s.lock, s.lockSince, s.wantLock, s.stale, s.madeAt = us, now, time.Time{}, false, now
 	if err := s.makeOffer(want, now); err != nil {
 		s.server.metrics.errors.WithLabelValues(s.member.Group, "track").Inc()
 		s.log.Warn("offer tracks", "err", err)
@@ -127,42 +144,59 @@ func (s *Session) current(want []*up) bool {
 }
 
 // makeOffer changes the tracks being sent to those wanted and prepares the
-// offer that says so.
+// offer that says so. After an error the tracks it added are gone again, so
+// that they count as missing.
 func (s *Session) makeOffer(want []*up, now time.Time) error {
 	keep := make(map[*up]bool, len(want))
 	for _, u := range want {
 		keep[u] = true
 	}
 	for u, d := range s.downs {
-		if keep[u] {
-			continue
-		}
-		delete(s.downs, u)
-		if err := s.pc.RemoveTrack(d.sender); err != nil {
-			return fmt.Errorf("remove track %s: %w", d.id, err)
+		if !keep[u] {
+			s.dropDown(u, d)
 		}
 	}
-	for _, u := range want {
-		if s.downs[u] != nil {
-			continue
+	var added []*up
+	err := func() error {
+		for _, u := range want {
+			if s.downs[u] != nil {
+				continue
+			}
+			if err := s.addDown(u); err != nil {
+				return err
+			}
+			added = append(added, u)
 		}
-		if err := s.addDown(u); err != nil {
-			return err
+		o, err := s.pc.CreateOffer(nil)
+		if err != nil {
+			return fmt.Errorf("create offer: %w", err)
 		}
-	}
-	o, err := s.pc.CreateOffer(nil)
+		if err := s.pc.SetLocalDescription(o); err != nil {
+			return fmt.Errorf("set local description: %w", err)
+		}
+		s.offer = &wire.Description{Type: "offer", SDP: o.SDP}
+		return nil
+	}()
 	if err != nil {
-		return fmt.Errorf("create offer: %w", err)
+		for _, u := range added {
+			s.dropDown(u, s.downs[u])
+		}
+		return err
 	}
-	if err := s.pc.SetLocalDescription(o); err != nil {
-		return fmt.Errorf("set local description: %w", err)
-	}
-	s.offer = &wire.Description{Type: "offer", SDP: o.SDP}
 	s.sentAt, s.mapSent, s.sendAt = time.Time{}, time.Time{}, now
 	s.send(now)
 	return nil
 }
 
+// dropDown stops sending a track.
+func (s *Session) dropDown(u *up, d *down) {
+	delete(s.downs, u)
+	if err := s.pc.RemoveTrack(d.sender); err != nil {
+		s.log.Debug("remove track", "track", d.id, "err", err)
+	}
+}
+
+// addDown begins to send a track, on a section that is free or a new one.
 func (s *Session) addDown(u *up) error {
 	d := newDown(u, s)
 	sender, err := s.pc.AddTrack(d)
@@ -221,6 +255,9 @@ func (s *Session) describe(d wire.Description, by road) {
 	switch {
 	case d.Type == "answer":
 		s.takeAnswer(d)
+	case !s.offers.Allow():
+		s.server.metrics.errors.WithLabelValues(s.member.Group, "signaling").Inc()
+		s.log.Debug("drop offer: too many")
 	case s.phase == waiting:
 		s.takeFirstOffer(d, by)
 	case s.phase == answered && len(s.early) < maxOffers:
@@ -230,14 +267,25 @@ func (s *Session) describe(d wire.Description, by road) {
 	case s.offer != nil:
 		// Glare. The participant is the polite side: it takes our offer and
 		// repeats its own.
-		if now := time.Now(); !s.sentAt.IsZero() && now.Sub(s.sentAt) > impatient {
-			s.sendAt = now
-		}
+		s.hurry(time.Now())
 	default:
 		if err := s.takeOffer(d, by); err != nil {
 			s.server.metrics.errors.WithLabelValues(s.member.Group, "signaling").Inc()
 			s.log.Debug("accept offer", "err", err)
+			if s.pc.SignalingState() != webrtc.SignalingStateStable {
+				// Half applied, and pion cannot roll it back: nothing could be
+				// negotiated ever again. The participant may rejoin.
+				s.fail("unusable offer", "signaling", err)
+			}
 		}
+	}
+}
+
+// hurry sends our offer again soon if it is so old that the participant, who
+// wants to negotiate, can hardly have got it.
+func (s *Session) hurry(now time.Time) {
+	if s.offer != nil && !s.sentAt.IsZero() && now.Sub(s.sentAt) > impatient {
+		s.sendAt = now
 	}
 }
 
@@ -260,7 +308,11 @@ func (s *Session) takeFirstOffer(d wire.Description, by road) {
 
 // takeOffer answers an offer on the road it came by.
 func (s *Session) takeOffer(d wire.Description, by road) error {
-	if err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: d.SDP}); err != nil {
+	offer, err := s.bounded(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: d.SDP})
+	if err != nil {
+		return fmt.Errorf("read offer: %w", err)
+	}
+	if err := s.pc.SetRemoteDescription(offer); err != nil {
 		return fmt.Errorf("set remote description: %w", err)
 	}
 	a, err := s.pc.CreateAnswer(nil)
@@ -271,6 +323,7 @@ func (s *Session) takeOffer(d wire.Description, by road) error {
 	if err := s.pc.SetLocalDescription(a); err != nil {
 		return fmt.Errorf("set local description: %w", err)
 	}
+	s.learnKeys(a.SDP, d.SDP)
 	select {
 	case <-gathered:
 	case <-time.After(gatherTime):
@@ -291,7 +344,11 @@ func (s *Session) takeAnswer(d wire.Description) {
 		s.log.Debug("drop answer: nothing was offered")
 		return
 	}
-	if err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: d.SDP}); err != nil {
+	answer, err := s.bounded(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: d.SDP})
+	if err == nil {
+		err = s.pc.SetRemoteDescription(answer)
+	}
+	if err != nil {
 		s.server.metrics.errors.WithLabelValues(s.member.Group, "signaling").Inc()
 		s.log.Debug("accept answer", "err", err)
 		if s.pc.SignalingState() != webrtc.SignalingStateStable {

@@ -33,7 +33,7 @@ func newNarrow(t *testing.T, srv *Server) *narrow {
 		return c
 	}
 	near, far := listen(), listen() // toward the guest, toward the server
-	server := net.UDPAddrFromAddrPort(srv.mux.advertised[0])
+	server := net.UDPAddrFromAddrPort(srv.mux.advertised()[0])
 	port := regexp.MustCompile(`(?i)(udp \d+ 127\.0\.0\.1 )` + strconv.Itoa(server.Port) + `\b`)
 	n := &narrow{rewrite: func(s string) string {
 		return port.ReplaceAllString(s, "${1}"+strconv.Itoa(near.LocalAddr().(*net.UDPAddr).Port))

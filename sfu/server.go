@@ -8,10 +8,10 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 
-	"github.com/pion/webrtc/v3"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sallyport/sfu/internal/steer"
@@ -59,16 +59,25 @@ type Options struct {
 	Logger   *slog.Logger
 	Metrics  prometheus.Registerer
 	Hairpins []net.PacketConn
+	// ICETCP is where the further listeners given to Run are bound, as far as
+	// clients should be told of them. An unspecified address stands for all
+	// that the Sockets are bound to.
+	ICETCP []netip.AddrPort
+	// Readvertised is called with the new Sockets.Addresses when they have
+	// changed while running. Sessions keep the addresses they were told.
+	Readvertised func([]Address)
 }
 
 // A Server is the SFU: it owns the media sockets, the calls and their sessions.
 type Server struct {
 	log     *slog.Logger
 	metrics *metrics
+	sockets *Sockets
+	told    func([]Address) // Options.Readvertised
 	mux     *mux
 	tcp     *tcpMux
-	api     *webrtc.API
-	congest congestions
+	keys    *iceKeys
+	engine  *engine
 	chooser func() chooser // makes what decides on a receiver's layer
 
 	running sync.WaitGroup // one for each session
@@ -101,9 +110,10 @@ func New(s *Sockets, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	srv := &Server{log: log, metrics: met, mux: m, tcp: newTCPMux(s, drops), groups: map[string]*group{}}
+	srv := &Server{log: log, metrics: met, sockets: s, told: o.Readvertised, mux: m, tcp: newTCPMux(s, o.ICETCP, drops), keys: newICEKeys(), groups: map[string]*group{}}
+	srv.mux.keys, srv.tcp.keys = srv.keys, srv.keys
 	srv.chooser = func() chooser { return &steer.Policy{} }
-	if srv.api, err = newAPI(srv.mux, srv.tcp, &srv.congest, log); err != nil {
+	if srv.engine, err = newEngine(srv.mux, srv.tcp, drops, log); err != nil {
 		return nil, err
 	}
 	return srv, nil
@@ -123,6 +133,7 @@ func (s *Server) Run(ctx context.Context, ice ...net.Listener) error {
 	for _, l := range ice {
 		readers.Go(func() { s.tcp.accept(l) })
 	}
+	readers.Go(func() { s.sockets.book.keep(ctx, s.log, s.metrics, s.readvertise) })
 	<-ctx.Done()
 
 	s.mu.Lock()
@@ -145,6 +156,13 @@ func (s *Server) Run(ctx context.Context, ice ...net.Listener) error {
 		return fmt.Errorf("close media sockets: %w", err)
 	}
 	return nil
+}
+
+// readvertise tells who wants to know that the advertised addresses have changed.
+func (s *Server) readvertise() {
+	if s.told != nil {
+		s.told(s.sockets.Addresses())
+	}
 }
 
 // Join makes a session that waits for the participant's first offer. Its

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pion/webrtc/v3"
+	"golang.org/x/time/rate"
 
 	"sallyport/sfu/wire"
 )
@@ -19,6 +20,8 @@ const (
 	maxCandidates = 40
 	// maxOffers is how many offers wait for the data channel to open.
 	maxOffers = 20
+	// trackEnd is how long the tracks of a session may take to end after it.
+	trackEnd = 5 * time.Second
 	// inboxLength is how many messages of a participant wait to be handled.
 	inboxLength = 256
 )
@@ -58,6 +61,10 @@ type Session struct {
 	// selected is the path of the media, nil until ICE is done.
 	selected atomic.Pointer[string]
 
+	channels atomic.Int32 // data channels opened
+	tracksMu sync.Mutex   // guards noTracks and the beginning of tracks
+	noTracks bool         // close waits for tracks: none may begin
+
 	// Guarded by call.mu.
 	screenStream string
 	videoStream  string
@@ -67,10 +74,11 @@ type Session struct {
 	pc         *webrtc.PeerConnection
 	congestion *congestion // set with pc
 	phase      phase
-	candidates []wire.Candidate // before the first offer
-	seen       int              // candidates received
+	candidates []wire.Candidate    // before the first offer
+	transports map[string]struct{} // the participant's candidates, at most maxCandidates
 	channel    *webrtc.DataChannel
 	answeredAt time.Time
+	ufrag      string // ours, as the media sockets know it
 	negotiation
 }
 
@@ -85,7 +93,9 @@ func newSession(srv *Server, c *call, m Member, sig Signal) *Session {
 		woken:  make(chan struct{}, 1),
 		done:   make(chan struct{}),
 	}
+	s.transports = map[string]struct{}{}
 	s.negotiation.downs = map[*up]*down{}
+	s.negotiation.offers = rate.NewLimiter(offersPerSecond, offersAtOnce)
 	s.Rebind(sig)
 	return s
 }
@@ -166,6 +176,17 @@ func (s *Session) end(reason string) {
 	})
 }
 
+// over reports whether the session has ended. What was still to be done then
+// must not be: it might open what is being closed.
+func (s *Session) over() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // wake tells run that the tracks to receive may have changed.
 func (s *Session) wake() {
 	select {
@@ -204,12 +225,16 @@ func (s *Session) run() {
 			s.close()
 			return
 		case f := <-s.inbox:
-			f()
+			if !s.over() {
+				f()
+			}
 		case <-s.woken:
 			s.stale = true
 		case <-timer.C:
 		}
-		timer.Reset(time.Until(s.step(time.Now())))
+		if !s.over() {
+			timer.Reset(time.Until(s.step(time.Now())))
+		}
 	}
 }
 
@@ -238,14 +263,47 @@ func (s *Session) close() {
 			s.log.Debug("close peer connection", "err", err)
 		}
 	}
-	s.tracks.Wait()
+	s.forgetKeys()
+	s.tracksMu.Lock()
+	s.noTracks = true
+	s.tracksMu.Unlock()
+	s.waitForTracks()
 	s.log.Debug("session ended", "reason", s.reason)
 	s.signal().Closed()
 }
 
+// waitForTracks waits for the goroutines of the tracks, but not for ever: pion
+// has a reader that may miss the end of a receiver that never started, and one
+// participant must not hold up the end of the server.
+func (s *Session) waitForTracks() {
+	done := make(chan struct{})
+	go func() {
+		s.tracks.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(trackEnd):
+		s.log.Warn("tracks do not end")
+	}
+}
+
+// beginTrack counts one more goroutine in tracks, unless the session is being
+// closed: pion may report a track even after that.
+func (s *Session) beginTrack() bool {
+	s.tracksMu.Lock()
+	defer s.tracksMu.Unlock()
+	if s.noTracks {
+		return false
+	}
+	s.tracks.Add(1)
+	return true
+}
+
 // connect makes the PeerConnection, with the first offer.
 func (s *Session) connect() error {
-	pc, control, err := s.server.congest.connect(s.server.api)
+	control := &congestion{}
+	pc, err := s.server.engine.connection(&streams{over: func() { s.end("too many streams") }}, control)
 	if err != nil {
 		return err
 	}
@@ -258,9 +316,10 @@ func (s *Session) connect() error {
 	pc.OnConnectionStateChange(func(st webrtc.PeerConnectionState) { s.connectionState(st) })
 	pc.OnDataChannel(func(d *webrtc.DataChannel) { s.open(d) })
 	pc.OnTrack(func(t *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
-		s.tracks.Add(1)
-		defer s.tracks.Done()
-		newUp(s, t, r).run()
+		if s.beginTrack() {
+			defer s.tracks.Done()
+			newUp(s, t, r).run()
+		}
 	})
 	return nil
 }
@@ -290,10 +349,7 @@ func (s *Session) localCandidate(c webrtc.ICECandidateInit) {
 // remoteCandidate uses one of the participant's candidates, or keeps it until
 // its first offer is there.
 func (s *Session) remoteCandidate(c wire.Candidate) {
-	if c.Candidate == "" {
-		return
-	}
-	if s.seen++; s.seen > maxCandidates {
+	if c.Candidate == "" || !s.admit(c.Candidate) {
 		return
 	}
 	if s.phase == waiting {

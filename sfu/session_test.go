@@ -145,6 +145,24 @@ func TestScreenShare(t *testing.T) {
 	})
 }
 
+func TestSoundOfAScreenMayArriveBeforeItsAnnouncement(t *testing.T) {
+	srv := startServer(t)
+	a, b := join(t, srv, "call", "alpha", guestOptions{}), join(t, srv, "call", "beta", guestOptions{})
+	a.publish(webrtc.MimeTypeOpus, "mic")
+	b.hears(classVoice, "alpha")
+	a.publish(webrtc.MimeTypeOpus, "screen")
+	a.publish(webrtc.MimeTypeVP8, "screen")
+	a.sess.ScreenOn("screen")
+	b.hears(classScreenAudio, "alpha")
+	b.hears(classScreen, "alpha")
+	want := map[wire.Media]int{{Type: classVoice, Sender: "alpha"}: 1, {Type: classScreen, Sender: "alpha"}: 1, {Type: classScreenAudio, Sender: "alpha"}: 1}
+	if diff := cmp.Diff(want, b.sending()); diff != "" {
+		t.Errorf("media map (-want +got):\n%s", diff)
+	}
+	a.publish(webrtc.MimeTypeOpus, "another mic") // not announced: the new voice
+	until(t, "the new voice", func() bool { return len(b.heardOf(classVoice, "alpha")) == 2 })
+}
+
 func TestCameraMayArriveBeforeItsAnnouncement(t *testing.T) {
 	srv := startServer(t)
 	a, b := join(t, srv, "call", "alpha", guestOptions{}), join(t, srv, "call", "beta", guestOptions{})
@@ -233,7 +251,7 @@ func TestVoiceActivity(t *testing.T) {
 	src.set(func(s *source) { s.paused, s.level = false, 127 })
 	h := b.hears(classVoice, "alpha")
 	src.set(func(s *source) { s.level = 20 }) // loud within the first window: too early to say
-	until(t, "a whole window", func() bool { return b.count(h) > 40 })
+	until(t, "a whole window", func() bool { return b.count(h) > 25 })
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.voice) != 2 {

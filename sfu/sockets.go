@@ -2,6 +2,7 @@ package sfu
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -28,13 +29,17 @@ type Sockets struct {
 	udp []*net.UDPConn
 	tcp []*net.TCPListener
 
-	advertise map[netip.Addr]netip.Addr // local → advertised address, for both protocols
+	book *addressBook // local → advertised address, for both protocols
 }
 
 // Listen opens the UDP and TCP sockets that cfg asks for. Without a host in
 // cfg.UDP or cfg.TCP it opens one socket on each useful local address, because
 // an answer must leave from the address the question came to. The error names
 // the address that could not be opened.
+//
+// If cfg.Advertise has host names or STUN servers, Listen asks for the addresses
+// and takes up to 5 s; what it cannot find out is no error: until it is known
+// the local address is advertised.
 func Listen(cfg Config) (*Sockets, error) {
 	s := &Sockets{}
 	if err := s.open(cfg); err != nil {
@@ -52,18 +57,18 @@ func (s *Sockets) open(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	if s.advertise, err = mapAddresses(cfg.Advertise, append(slices.Clone(udp), tcp...)); err != nil {
+	if s.book, err = newAddressBook(cfg, addressesOf(udp, tcp)); err != nil {
 		return err
 	}
 	for _, a := range udp {
-		if s.advertised(a.Addr()).IsValid() {
+		if s.book.useful(a.Addr()) {
 			if err := s.openUDP(a); err != nil {
 				return err
 			}
 		}
 	}
 	for _, a := range tcp {
-		if !s.advertised(a.Addr()).IsValid() {
+		if !s.book.useful(a.Addr()) {
 			continue
 		}
 		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(a))
@@ -75,7 +80,21 @@ func (s *Sockets) open(cfg Config) error {
 	if len(s.udp) == 0 {
 		return fmt.Errorf("sfu.udp: no local address fits %q and sfu.advertise; set sfu.udp to host:port of a local address", cfg.UDP)
 	}
+	if !s.book.fixed() {
+		s.book.discover(context.Background(), true)
+	}
 	return nil
+}
+
+// addressesOf lists the IP addresses of listen addresses once each.
+func addressesOf(lists ...[]netip.AddrPort) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range slices.Concat(lists...) {
+		if !slices.Contains(out, a.Addr()) {
+			out = append(out, a.Addr())
+		}
+	}
+	return out
 }
 
 func (s *Sockets) openUDP(a netip.AddrPort) error {
@@ -97,7 +116,9 @@ func explain(err error) error {
 	return err
 }
 
-// Addresses lists the UDP sockets, in a stable order.
+// Addresses lists the UDP sockets, in a stable order. What is advertised may
+// change while a Server runs. It is the zero AddrPort for a socket that no client
+// is told of.
 func (s *Sockets) Addresses() []Address {
 	out := make([]Address, 0, len(s.udp))
 	for _, c := range s.udp {
@@ -129,17 +150,22 @@ func (s *Sockets) Close() error {
 	return errors.Join(errs...)
 }
 
+// mapped returns what clients are told for a local address; the zero AddrPort
+// means that it is not advertised at all.
 func (s *Sockets) mapped(local netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(s.advertised(local.Addr()), local.Port())
+	return withPort(s.book.advertised(local.Addr()), local.Port())
 }
 
-// advertised returns the address clients are told for a local one; the zero
-// Addr means that it is not advertised at all.
-func (s *Sockets) advertised(local netip.Addr) netip.Addr {
-	if s.advertise == nil {
-		return local
+// mappedBefore is what mapped was before the last change.
+func (s *Sockets) mappedBefore(local netip.AddrPort) netip.AddrPort {
+	return withPort(s.book.before(local.Addr()), local.Port())
+}
+
+func withPort(ip netip.Addr, port uint16) netip.AddrPort {
+	if !ip.IsValid() {
+		return netip.AddrPort{}
 	}
-	return s.advertise[local]
+	return netip.AddrPortFrom(ip, port)
 }
 
 // localAddrPort converts the address of a UDP or TCP socket.
@@ -224,41 +250,4 @@ func usefulAddresses(ipv6 bool) ([]netip.Addr, error) {
 	}
 	slices.SortFunc(out, func(a, b netip.Addr) int { return cmp.Compare(a.String(), b.String()) })
 	return slices.Compact(out), nil
-}
-
-// mapAddresses reads sfu.advertise. nil means that local addresses are
-// advertised as they are.
-func mapAddresses(advertise []string, local []netip.AddrPort) (map[netip.Addr]netip.Addr, error) {
-	if len(advertise) == 0 {
-		return nil, nil
-	}
-	m := map[netip.Addr]netip.Addr{}
-	for _, entry := range advertise {
-		external, internal, pair := strings.Cut(entry, "/")
-		ext, err := netip.ParseAddr(external)
-		if err != nil {
-			return nil, fmt.Errorf("sfu.advertise: %q is not an IP address or external/internal pair", entry)
-		}
-		if pair {
-			in, err := netip.ParseAddr(internal)
-			if err != nil {
-				return nil, fmt.Errorf("sfu.advertise: %q: %q is not an IP address", entry, internal)
-			}
-			m[in.Unmap()] = ext.Unmap()
-			continue
-		}
-		for _, l := range local {
-			if l.Addr().Is4() == ext.Unmap().Is4() && (len(local) == 1 || !l.Addr().IsLoopback()) {
-				m[l.Addr()] = ext.Unmap()
-			}
-		}
-		if len(m) == 0 { // only loopback of that family: it is what the clients reach through the mapping
-			for _, l := range local {
-				if l.Addr().Is4() == ext.Unmap().Is4() {
-					m[l.Addr()] = ext.Unmap()
-				}
-			}
-		}
-	}
-	return m, nil
 }

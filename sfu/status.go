@@ -55,7 +55,7 @@ func (s *Server) Status() Status {
 	slices.SortFunc(calls, func(a, b named) int {
 		return cmp.Or(cmp.Compare(a.group, b.group), cmp.Compare(a.call.id, b.call.id))
 	})
-	for _, a := range s.mux.advertised {
+	for _, a := range s.mux.advertised() {
 		st.Addresses = append(st.Addresses, a.String())
 	}
 	for _, c := range calls[:min(len(calls), maxStatusCalls)] {

@@ -28,6 +28,7 @@ type up struct {
 	track    *webrtc.TrackRemote
 	receiver *webrtc.RTPReceiver
 	level    uint8 // ID of the audio level header extension; 0 = not negotiated
+	began    time.Time
 	fan      fanout
 
 	class  atomic.Pointer[upClass]  // nil until announced
@@ -52,7 +53,7 @@ type upClass struct {
 }
 
 func newUp(s *Session, t *webrtc.TrackRemote, r *webrtc.RTPReceiver) *up {
-	u := &up{session: s, track: t, receiver: r}
+	u := &up{session: s, track: t, receiver: r, began: time.Now()}
 	u.on.Store(true)
 	for _, e := range r.GetParameters().HeaderExtensions {
 		if e.URI == extAudioLevel {
@@ -110,6 +111,11 @@ func (u *up) run() {
 	}
 }
 
+// maxBroken is how many packets in a row may be unreadable before a track is
+// given up. pion reports a packet of an unknown payload type as an error of
+// reading.
+const maxBroken = 100
+
 // ended reports whether err is how a track ends in the ordinary way.
 func ended(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe)
@@ -120,11 +126,15 @@ func ended(err error) bool {
 func (u *up) forward() error {
 	var voice vad.Monitor
 	buf := make([]byte, maxDatagram)
-	for {
+	for broken := 0; ; {
 		n, _, err := u.track.Read(buf)
 		if err != nil {
-			return err
+			if broken++; ended(err) || broken > maxBroken {
+				return err
+			}
+			continue
 		}
+		broken = 0
 		if err := u.packet.Unmarshal(buf[:n]); err != nil {
 			continue // not RTP: a stranger cannot have sent it, a broken client may
 		}

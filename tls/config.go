@@ -39,7 +39,7 @@ type Config struct {
 	ACME ACME `koanf:"acme"`
 
 	// MinVersion is the oldest TLS version spoken, "1.2" or "1.3"; empty is
-	// "1.2". A reload applies it to new connections.
+	// "1.2". A change needs a restart.
 	MinVersion string `koanf:"min_version"`
 
 	// HSTS is the max-age of the Strict-Transport-Security header; 0 sends

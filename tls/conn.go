@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"sync"
 )
 
 // A peeked conn is a TCP connection whose first bytes were read to classify it;
-// Read returns them once more.
+// Read returns them once more. Whatever is handed over has one underneath, so
+// its Close is where an open connection stops counting.
 //
 // During a handshake it also carries the connection's slot. The slot is held
 // from the moment the certificate is chosen until the handshake reads again:
@@ -21,11 +23,20 @@ type peeked struct {
 
 	slots *slots // nil outside handshakes
 	held  bool
+
+	closed sync.Once
+	leave  func() // called by the first Close
+}
+
+// Close closes the connection. It may be called from any goroutine.
+func (c *peeked) Close() error {
+	defer c.closed.Do(c.leave)
+	return c.Conn.Close()
 }
 
 func (c *peeked) Read(b []byte) (int, error) {
 	if c.held {
-		c.leave()
+		c.release()
 	}
 	if len(c.head) > 0 {
 		n := copy(b, c.head)
@@ -54,7 +65,7 @@ func (c *peeked) enter(ctx context.Context) error {
 	return nil
 }
 
-func (c *peeked) leave() {
+func (c *peeked) release() {
 	if c.held {
 		c.held = false
 		c.slots.release()

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 )
 
 // errBusy ends a handshake that found too many others waiting.
@@ -44,10 +46,11 @@ func (s *slots) acquire(ctx context.Context) error {
 
 func (s *slots) release() { <-s.running }
 
-// An admission counts the connections that have not been handed over yet, in
-// all and by remote address. Nobody is exempt: a limit with exceptions is
-// forgotten where it is needed. It is high enough for a company behind one
-// address, since browsers and TURN clients say at once what they are.
+// An admission counts connections, in all and by remote address. A Port has
+// two: of those that have not been handed over yet, where the limit is high
+// enough for a company behind one address, since browsers and TURN clients say
+// at once what they are; and of all that are open. The zero Addr counts in all
+// only: it stands for those to whom no limit by address applies.
 type admission struct {
 	total, perAddr int // limits
 
@@ -67,7 +70,7 @@ func (m *admission) enter(a netip.Addr) (refused string) {
 	switch {
 	case m.count >= m.total:
 		return "total"
-	case m.byAddr[a] >= m.perAddr:
+	case a.IsValid() && m.byAddr[a] >= m.perAddr:
 		return "address"
 	}
 	m.count++
@@ -84,7 +87,7 @@ func (m *admission) leave(a netip.Addr) {
 	}
 }
 
-func (m *admission) pending() int {
+func (m *admission) size() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.count
@@ -92,16 +95,42 @@ func (m *admission) pending() int {
 
 // source returns what identifies the remote side of c for the limits: its IPv4
 // address, or the /64 of its IPv6 address, which one customer usually has whole.
-func source(c net.Conn) netip.Addr {
+// It is the zero Addr for those that are exempt: they speak for many.
+func source(c net.Conn, exempt []netip.Prefix) netip.Addr {
 	tcp, ok := c.RemoteAddr().(*net.TCPAddr)
 	if !ok {
 		return netip.Addr{}
 	}
 	a := tcp.AddrPort().Addr().Unmap().WithZone("")
+	if slices.ContainsFunc(exempt, func(p netip.Prefix) bool { return p.Contains(a) }) {
+		return netip.Addr{}
+	}
 	if a.Is6() {
 		if p, err := a.Prefix(64); err == nil {
 			return p.Addr()
 		}
 	}
 	return a
+}
+
+// spareFiles is how many file descriptors stay free for media, upstreams and
+// files if the process may open enough of them.
+const spareFiles = 1024
+
+// openTotal is how many connections may be open if a process may open files
+// file descriptors: it leaves a quarter of them, or spareFiles if that is more,
+// but never takes less than half.
+func openTotal(files uint64) int {
+	files = min(files, 1<<30) // "unlimited" is more than an int can count
+	return int(max(files-min(files, max(files/4, spareFiles)), files/2))
+}
+
+// maxFiles is how many file descriptors this process may open. The Go runtime
+// has raised the soft limit to the hard one already.
+func maxFiles() uint64 {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 4 * spareFiles
+	}
+	return limit.Cur
 }

@@ -45,7 +45,7 @@ func TestDeadlines(t *testing.T) {
 				t.Fatal("still open")
 			}
 			eventually(t, "counted", func() bool { return r.metric(tt.counter, tt.labels...) == 1 })
-			eventually(t, "let go", func() bool { return r.port.admission.pending() == 0 })
+			eventually(t, "let go", func() bool { return r.port.pending.size() == 0 })
 		})
 	}
 }
@@ -59,14 +59,14 @@ func TestPerAddressLimit(t *testing.T) {
 	r := newRig(t, PortOptions{PerAddress: 2}).serve()
 	first := r.dial()
 	r.dial()
-	eventually(t, "two pending", func() bool { return r.port.admission.pending() == 2 })
+	eventually(t, "two pending", func() bool { return r.port.pending.size() == 2 })
 	if err := closed(r.dial()); err != nil {
 		t.Errorf("third connection of the address: %v", err)
 	}
 	eventually(t, "counted", func() bool { return r.metric("sallyport_demux_refused_total", "address") == 1 })
 	r.talk(r.dialFrom("127.0.0.2"), stun, 46) // others are not affected
 	r.talk(first, stun, 46)                   // handed over: no longer counted
-	eventually(t, "one pending", func() bool { return r.port.admission.pending() == 1 })
+	eventually(t, "one pending", func() bool { return r.port.pending.size() == 1 })
 	r.talk(r.dial(), stun, 46)
 }
 
@@ -74,7 +74,7 @@ func TestTotalLimit(t *testing.T) {
 	r := newRig(t, PortOptions{Total: 2}).serve()
 	r.dial()
 	r.dialFrom("127.0.0.2")
-	eventually(t, "two pending", func() bool { return r.port.admission.pending() == 2 })
+	eventually(t, "two pending", func() bool { return r.port.pending.size() == 2 })
 	if err := closed(r.dialFrom("127.0.0.3")); err != nil {
 		t.Errorf("third connection: %v", err)
 	}
@@ -89,7 +89,7 @@ func TestSource(t *testing.T) {
 		"[fe80::1%eth0]:5":      "fe80::",
 	} {
 		c := addressed{remote: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(in))}
-		if got := source(c); got != netip.MustParseAddr(want) {
+		if got := source(c, nil); got != netip.MustParseAddr(want) {
 			t.Errorf("source(%s) = %s, want %s", in, got, want)
 		}
 	}
@@ -116,7 +116,7 @@ func TestStalledHandshakesHoldNoSlot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := r.port.admission.pending(); n != 20 {
+	if n := r.port.pending.size(); n != 20 {
 		t.Fatalf("%d handshakes in progress, want 20", n)
 	}
 	r.talk(r.dialTLS(), stun, 46)

@@ -26,7 +26,7 @@ func newPortMetrics(r prometheus.Registerer, pending func() int) *portMetrics {
 		}, []string{"kind", "alpn"}),
 		refused: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "sallyport_demux_refused_total",
-			Help: "Connections closed because a limit was reached: address, total or queue.",
+			Help: "Connections closed because a limit was reached: address, total, open_address, open_total or queue.",
 		}, []string{"limit"}),
 		handshakes: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "sallyport_tls_handshakes_total",

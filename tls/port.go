@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -40,6 +42,20 @@ type PortOptions struct {
 	// Total is the same for all addresses together; 0 is 20000.
 	Total int
 
+	// OpenPerAddress is how many connections of one IPv4 address or IPv6 /64
+	// may be open, from accept until somebody closes them; 0 is 8192.
+	OpenPerAddress int
+
+	// OpenTotal is the same for all addresses together; 0 is three quarters of
+	// the file descriptors that the process may open, less if that would leave
+	// fewer than 1024: media and upstreams need theirs.
+	OpenTotal int
+
+	// Exempt are the networks to which no limit by address applies: those of
+	// load balancers in front of us, each of which is one address for everybody.
+	// SetExempt changes them.
+	Exempt []netip.Prefix
+
 	// Running is how many handshakes may compute at once; 0 is 4 per core.
 	Running int
 
@@ -61,6 +77,8 @@ func (o PortOptions) withDefaults() PortOptions {
 	o.Silence = cmp.Or(o.Silence, 60*time.Second)
 	o.PerAddress = cmp.Or(o.PerAddress, 256)
 	o.Total = cmp.Or(o.Total, 20000)
+	o.OpenPerAddress = cmp.Or(o.OpenPerAddress, 8192)
+	o.OpenTotal = cmp.Or(o.OpenTotal, openTotal(maxFiles()))
 	o.Running = cmp.Or(o.Running, 4*runtime.GOMAXPROCS(0))
 	o.Waiting = cmp.Or(o.Waiting, 1024)
 	o.Queue = cmp.Or(o.Queue, 128)
@@ -72,15 +90,18 @@ func (o PortOptions) withDefaults() PortOptions {
 //
 // RemoteAddr and LocalAddr of every connection handed out are *net.TCPAddr
 // (those of the socket's connections), its deadlines are cleared, and the Port
-// never touches it again.
+// never touches it again: it only learns when the connection is closed.
 type Port struct {
 	ln    net.Listener
 	certs *Certificates
 	opts  PortOptions
 
-	slots     *slots
-	admission *admission
-	metrics   *portMetrics
+	slots   *slots
+	pending *admission // not handed over yet
+	open    *admission // not closed yet
+	metrics *portMetrics
+
+	exempt atomic.Pointer[[]netip.Prefix]
 
 	http, plain, turn, ice *queue
 }
@@ -90,17 +111,19 @@ type Port struct {
 func NewPort(ln net.Listener, certs *Certificates, o PortOptions) *Port {
 	o = o.withDefaults()
 	p := &Port{
-		ln:        ln,
-		certs:     certs,
-		opts:      o,
-		slots:     newSlots(o.Running, o.Waiting),
-		admission: newAdmission(o.Total, o.PerAddress),
-		http:      newQueue(ln.Addr(), o.Queue),
-		plain:     newQueue(ln.Addr(), o.Queue),
-		turn:      newQueue(ln.Addr(), o.Queue),
-		ice:       newQueue(ln.Addr(), o.Queue),
+		ln:      ln,
+		certs:   certs,
+		opts:    o,
+		slots:   newSlots(o.Running, o.Waiting),
+		pending: newAdmission(o.Total, o.PerAddress),
+		open:    newAdmission(o.OpenTotal, o.OpenPerAddress),
+		http:    newQueue(ln.Addr(), o.Queue),
+		plain:   newQueue(ln.Addr(), o.Queue),
+		turn:    newQueue(ln.Addr(), o.Queue),
+		ice:     newQueue(ln.Addr(), o.Queue),
 	}
-	p.metrics = newPortMetrics(o.Metrics, p.admission.pending)
+	p.SetExempt(o.Exempt)
+	p.metrics = newPortMetrics(o.Metrics, p.pending.size)
 	return p
 }
 
@@ -126,6 +149,9 @@ func (p *Port) TURN() net.Listener { return p.turn }
 // ICE returns the listener of ICE-TCP: STUN in RFC 4571 frames, without TLS.
 func (p *Port) ICE() net.Listener { return p.ice }
 
+// SetExempt replaces PortOptions.Exempt for new connections.
+func (p *Port) SetExempt(networks []netip.Prefix) { p.exempt.Store(&networks) }
+
 // Run accepts connections until ctx ends, then returns nil. Before it returns
 // it closes the socket, the four listeners and every connection that was not
 // accepted from them, and waits for its goroutines. An error means that the
@@ -142,17 +168,30 @@ func (p *Port) Run(ctx context.Context) error {
 		if err != nil || c == nil {
 			return err
 		}
-		from := source(c)
-		if limit := p.admission.enter(from); limit != "" {
+		from := source(c, *p.exempt.Load())
+		if limit := p.admit(from); limit != "" {
 			p.metrics.refused.WithLabelValues(limit).Inc()
 			c.Close()
 			continue
 		}
 		conns.Go(func() {
-			defer p.admission.leave(from)
-			p.serve(ctx, c)
+			defer p.pending.leave(from)
+			p.serve(ctx, &peeked{Conn: c, leave: func() { p.open.leave(from) }})
 		})
 	}
+}
+
+// admit counts one more connection from a, as pending and as open; refused is
+// the limit it would exceed.
+func (p *Port) admit(a netip.Addr) (refused string) {
+	if limit := p.open.enter(a); limit != "" {
+		return "open_" + limit
+	}
+	if limit := p.pending.enter(a); limit != "" {
+		p.open.leave(a)
+		return limit
+	}
+	return ""
 }
 
 func (p *Port) close() {

@@ -237,7 +237,7 @@ func TestRunEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "one queued, two pending", func() bool {
-		return len(r.port.turn.conns) == 1 && r.port.admission.pending() == 2
+		return len(r.port.turn.conns) == 1 && r.port.pending.size() == 2
 	})
 	r.stop()
 

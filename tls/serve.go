@@ -18,8 +18,8 @@ var (
 )
 
 // serve finds out what raw speaks and hands it over, or closes it.
-func (p *Port) serve(ctx context.Context, raw net.Conn) {
-	tune(raw)
+func (p *Port) serve(ctx context.Context, raw *peeked) {
+	tune(raw.Conn)
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	to, c, err := p.route(ctx, raw)
 	if !stop() {
@@ -56,7 +56,7 @@ func tune(c net.Conn) {
 }
 
 // route returns where raw belongs and the connection to hand over.
-func (p *Port) route(ctx context.Context, raw net.Conn) (*queue, net.Conn, error) {
+func (p *Port) route(ctx context.Context, raw *peeked) (*queue, net.Conn, error) {
 	_ = raw.SetReadDeadline(time.Now().Add(p.opts.FirstBytes))
 	head, k, err := peek(raw, classifyOuter)
 	if err != nil {
@@ -64,19 +64,19 @@ func (p *Port) route(ctx context.Context, raw net.Conn) (*queue, net.Conn, error
 		return nil, nil, fmt.Errorf("read first bytes: %w", err)
 	}
 	_ = raw.SetReadDeadline(time.Time{})
-	c := &peeked{Conn: raw, head: head}
+	raw.head = head
 	switch k {
 	case kindTLS:
-		return p.routeTLS(ctx, c)
+		return p.routeTLS(ctx, raw)
 	case kindSTUN:
 		p.count("turn", "plain")
-		return p.turn, c, nil
+		return p.turn, raw, nil
 	case kindICE:
 		p.count("ice", "plain")
-		return p.ice, c, nil
+		return p.ice, raw, nil
 	case kindHTTP:
 		p.count("redirect", "plain")
-		return p.plain, c, nil
+		return p.plain, raw, nil
 	}
 	p.count("unknown", "plain")
 	return nil, nil, errUnknown
@@ -122,7 +122,7 @@ func (p *Port) handshake(ctx context.Context, raw *peeked) (*tls.Conn, error) {
 	defer cancel()
 	start := time.Now()
 	raw.slots = p.slots
-	defer raw.leave()
+	defer raw.release()
 	c := tls.Server(raw, p.certs.config())
 	err := c.HandshakeContext(ctx)
 	p.metrics.handshakes.WithLabelValues(handshakeResult(ctx, err)).Inc()

@@ -224,7 +224,7 @@ func (s *Server) allowed(peer netip.AddrPort) bool {
 	if peer.Addr().Is4In6() {
 		return false
 	}
-	if s.peers.sfu && s.hairpin.aliases[peer] != nil {
+	if s.peers.sfu && s.hairpin.alias(peer) != nil {
 		return true
 	}
 	return s.peers.allows(peer)
@@ -236,7 +236,7 @@ func (s *Server) allowedIP(ip netip.Addr) bool {
 		return false
 	}
 	if s.peers.sfu {
-		for a := range s.hairpin.aliases {
+		for a := range *s.hairpin.aliases.Load() {
 			if a.Addr() == ip {
 				return true
 			}

@@ -2,8 +2,10 @@ package turn
 
 import (
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +21,7 @@ const (
 	firstLabel   = 1024  // the lowest
 	startLabel   = 49152 // where giving out starts: the range in which clients expect relays
 	landingQueue = 4096  // packets waiting for the SFU
+	maxAdded     = 256   // aliases that Add has brought and that still hold
 )
 
 // An Alias says that clients may name the address Named as peer, and that
@@ -35,14 +38,15 @@ type Alias struct{ Named, Local netip.AddrPort }
 type Hairpin struct {
 	ip       netip.Addr
 	landings []*landing
-	aliases  map[netip.AddrPort]*alias
 	reserved map[uint16]bool // ports of the SFU, confusing as labels
 
-	relays [1 << 16]atomic.Pointer[relay] // by label
+	aliases atomic.Pointer[map[netip.AddrPort]*alias] // replaced, never modified
+	relays  [1 << 16]atomic.Pointer[relay]            // by label
 
-	mu   sync.Mutex // guards the following
-	last uint16     // label given out last; a freed one rests as long as possible
-	live int
+	mu    sync.Mutex       // guards the following
+	added []netip.AddrPort // what Add brought, oldest first
+	last  uint16           // label given out last; a freed one rests as long as possible
+	live  int
 }
 
 // alias is an Alias as relays use it.
@@ -56,10 +60,10 @@ type alias struct {
 func NewHairpin(relayIP netip.Addr, aliases []Alias) *Hairpin {
 	h := &Hairpin{
 		ip:       relayIP.Unmap(),
-		aliases:  make(map[netip.AddrPort]*alias),
 		reserved: make(map[uint16]bool),
 		last:     startLabel - 1,
 	}
+	all := make(map[netip.AddrPort]*alias)
 	at := make(map[netip.AddrPort]*landing)
 	for _, a := range aliases {
 		named, local := unmapped(a.Named), unmapped(a.Local)
@@ -69,14 +73,51 @@ func NewHairpin(relayIP netip.Addr, aliases []Alias) *Hairpin {
 			at[local] = l
 			h.landings = append(h.landings, l)
 		}
-		h.aliases[named] = &alias{landing: l, named: net.UDPAddrFromAddrPort(named)}
-		if l.first == nil {
-			l.first = h.aliases[named]
+		all[named] = &alias{landing: l, named: net.UDPAddrFromAddrPort(named)}
+		if l.first.Load() == nil {
+			l.first.Store(all[named])
 		}
 		h.reserved[named.Port()], h.reserved[local.Port()] = true, true
 	}
+	h.aliases.Store(&all)
 	return h
 }
+
+// Add lets clients name further addresses, when the SFU advertises others than
+// at the beginning. The earlier ones stay, because calls that have begun use
+// them; of those that Add brought, the latest 256. An Alias whose Local is none
+// of NewHairpin's is ignored.
+func (h *Hairpin) Add(aliases []Alias) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := maps.Clone(*h.aliases.Load())
+	newest := make(map[*landing]bool)
+	for _, a := range aliases {
+		named, local := unmapped(a.Named), unmapped(a.Local)
+		i := slices.IndexFunc(h.landings, func(l *landing) bool { return addrPort(l.local) == local })
+		if i < 0 || !named.IsValid() {
+			continue
+		}
+		l := h.landings[i]
+		if old := all[named]; old == nil {
+			h.added = append(h.added, named)
+			all[named] = &alias{landing: l, named: net.UDPAddrFromAddrPort(named)}
+		} else if old.landing != l {
+			all[named] = &alias{landing: l, named: old.named}
+		}
+		if !newest[l] {
+			newest[l] = true
+			l.first.Store(all[named])
+		}
+	}
+	for ; len(h.added) > maxAdded; h.added = h.added[1:] {
+		delete(all, h.added[0])
+	}
+	h.aliases.Store(&all)
+}
+
+// alias returns the alias that a client means by peer, nil if it is none.
+func (h *Hairpin) alias(peer netip.AddrPort) *alias { return (*h.aliases.Load())[peer] }
 
 // Conns returns the SFU's side: one net.PacketConn for each distinct
 // Alias.Local, in the order they were given; its LocalAddr is that address.
@@ -147,7 +188,7 @@ type landing struct {
 	hairpin *Hairpin
 	index   int // place in Hairpin.landings
 	local   *net.UDPAddr
-	first   *alias // label of packets to relays that never wrote here
+	first   atomic.Pointer[alias] // label of packets to relays that never wrote here
 	in      queue
 	done    chan struct{}
 	once    sync.Once

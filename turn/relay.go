@@ -85,7 +85,7 @@ func newRelay(c relayConfig) (*relay, error) {
 // for what it drops: a peer that is not there would not be noticed either.
 func (r *relay) WriteTo(b []byte, to net.Addr) (int, error) {
 	peer := addrPort(to)
-	a := r.hairpin.aliases[peer]
+	a := r.hairpin.alias(peer)
 	if a != nil && !r.peers.sfu {
 		a = nil
 	}
@@ -126,7 +126,7 @@ func (r *relay) fromSFU(b []byte, l *landing) {
 	}
 	p := packetOf(b)
 	if p.alias = r.named[l.index].Load(); p.alias == nil {
-		p.alias = l.first
+		p.alias = l.first.Load()
 	}
 	r.deliver(p)
 }

@@ -23,9 +23,9 @@ type source struct {
 
 func (s source) send(b []byte) { s.via.send(b, s.addr) }
 
-// socketBuffer is the kernel's buffer we ask for, in bytes: room for 80 ms of
+// socketBuffer is the kernel's buffer we ask for, in bytes: room for 160 ms of
 // media at 400 Mbit/s.
-const socketBuffer = 4 << 20
+const socketBuffer = 8 << 20
 
 // readBackoff keeps a socket that fails again and again from taking a core.
 const readBackoff = 5 * time.Millisecond
@@ -73,8 +73,9 @@ func (s *socket) read(b []byte) (int, netip.AddrPort, error) {
 func (s *socket) run(ctx context.Context, to *shards, m *metrics) {
 	stop := context.AfterFunc(ctx, func() { _ = s.conn.Close() })
 	defer stop()
-	if c, ok := s.conn.(interface{ SetReadBuffer(int) error }); ok {
+	if c, ok := s.conn.(*net.UDPConn); ok {
 		_ = c.SetReadBuffer(socketBuffer) // the kernel may give less
+		_ = c.SetWriteBuffer(socketBuffer)
 	}
 	for ctx.Err() == nil {
 		p := newPacket()

@@ -23,6 +23,7 @@ func (f *doctorFlags) targetOf(c gateway.Config) doctor.Target {
 	t := doctor.Target{
 		Host: c.Domain, Port: portNumber(portText(c.Listen.HTTPS)), Upstream: c.Upstream,
 		AdminURL: "http://" + local(c.Admin.Listen), TLS13Only: c.TLS.MinVersion == "1.3",
+		RelayTo: c.TURN.RelayTo,
 	}
 	if f.admin != "" {
 		t.AdminURL = "http://" + f.admin
@@ -45,7 +46,7 @@ func (f *doctorFlags) targetOf(c gateway.Config) doctor.Target {
 	if c.SFU.Mode == gateway.ModeRTCD {
 		t.APIURL = "http://" + local(c.SFU.API.Listen)
 		t.MediaUDP, t.MediaTCP = c.SFU.UDP, c.SFU.TCP
-		if len(c.SFU.Advertise) > 0 {
+		if len(c.SFU.Advertise) > 0 && !strings.HasPrefix(c.SFU.Advertise[0], "stun:") {
 			external, _, _ := strings.Cut(c.SFU.Advertise[0], "/")
 			t.MediaUDP = net.JoinHostPort(external, portText(c.SFU.UDP))
 		}

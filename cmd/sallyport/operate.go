@@ -20,6 +20,9 @@ type runner interface {
 
 // operate runs g and does what signals ask for: SIGTERM or SIGINT drains it, a
 // second one stops it at once, SIGHUP calls reload. It returns the exit code.
+//
+// A reload may hang, on a file that is a FIFO or on a dead file server, so it
+// keeps no signal waiting, and its end is not waited for.
 func operate(g runner, logger *slog.Logger, reload func()) int {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
@@ -36,6 +39,13 @@ func operateOn(signals <-chan os.Signal, g runner, logger *slog.Logger, reload f
 
 	var draining sync.WaitGroup
 	defer draining.Wait()
+	reloads := make(chan struct{}, 1) // one may wait: it sees what all after it would
+	defer close(reloads)
+	go func() {
+		for range reloads {
+			reload()
+		}
+	}()
 	stopping := false
 	for {
 		select {
@@ -48,7 +58,11 @@ func operateOn(signals <-chan os.Signal, g runner, logger *slog.Logger, reload f
 		case s := <-signals:
 			switch {
 			case s == syscall.SIGHUP:
-				reload()
+				select {
+				case reloads <- struct{}{}:
+				default:
+					logger.Warn("reload still under way, another one follows")
+				}
 			case !stopping:
 				stopping = true
 				logger.Info("told to stop", "signal", s.String())

@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -93,29 +94,43 @@ func (s *Server) handler() http.Handler {
 		ErrorLog:      slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelWarn),
 		ErrorHandling: promhttp.ContinueOnError, // one broken collector must not blind the rest
 	}))
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	for path, profile := range map[string]http.HandlerFunc{
+		"/debug/pprof/": pprof.Index, "/debug/pprof/cmdline": pprof.Cmdline, "/debug/pprof/profile": pprof.Profile,
+		"/debug/pprof/symbol": pprof.Symbol, "/debug/pprof/trace": pprof.Trace,
+	} {
+		mux.HandleFunc(path, sameSite(profile))
+	}
 	return mux
 }
 
-// guard refuses requests to a loopback listener under a public name: a web page
-// that has its own name resolve to 127.0.0.1 would otherwise read all this with
-// the browser of whoever works on the machine.
+// sameSite refuses what a page of another site makes a browser ask for: it
+// could not read the answer, but a profile costs us its time all the same.
+func sameSite(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		switch r.Header.Get("Sec-Fetch-Site") {
+		case "", "none", "same-origin":
+			next(w, r)
+		default:
+			say(w, http.StatusForbidden, "not for pages of other sites")
+		}
+	}
+}
+
+// guard refuses requests under a name other than localhost: a web page that has
+// its own name resolve to our address would otherwise read all this with the
+// browser of whoever can reach it. An address as the host is no name a page can
+// have taken; on a loopback listener it must be one of loopback.
 func guard(listen net.Addr, next http.Handler) http.Handler {
 	addr, err := netip.ParseAddrPort(listen.String())
-	if err != nil || !addr.Addr().IsLoopback() {
-		return next
-	}
+	loopback := err == nil && addr.Addr().Unmap().IsLoopback()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := r.Host
 		if h, _, err := net.SplitHostPort(host); err == nil {
 			host = h
 		}
-		if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-			say(w, http.StatusForbidden, "this listener is for localhost")
+		ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
+		if host != "localhost" && (err != nil || loopback && !ip.IsLoopback()) {
+			say(w, http.StatusForbidden, "ask for this listener by its address or as localhost")
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -133,6 +134,45 @@ func TestForeignNamesAreRefused(t *testing.T) {
 	} {
 		if code, _ := get(t, url+"/healthz", host); code != want {
 			t.Errorf("Host %s: %d, want %d", host, code, want)
+		}
+	}
+}
+
+// A page whose own name resolves to the listener's address gets nothing, also
+// where the listener is not on loopback. Tools ask by address.
+func TestForeignNamesAreRefusedOnPrivateAddresses(t *testing.T) {
+	h := guard(&net.TCPAddr{IP: net.IPv4(10, 1, 2, 3), Port: 9443}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	for host, want := range map[string]int{
+		"10.1.2.3:9443": 200, "10.1.2.3": 200, "192.168.0.1:80": 200, "[fd00::1]:9443": 200, "[fd00::1]": 200, "localhost:9443": 200,
+		"evil.example": 403, "evil.example:9443": 403, "10.1.2.3.evil.example": 403, "": 403,
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Host = host
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != want {
+			t.Errorf("Host %q: %d, want %d", host, w.Code, want)
+		}
+	}
+}
+
+func TestOtherSitesStartNoProfiles(t *testing.T) {
+	url, _ := start(t)
+	for site, want := range map[string]int{"": 200, "none": 200, "same-origin": 200, "same-site": 403, "cross-site": 403} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/debug/pprof/goroutine?debug=1", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if site != "" {
+			r.Header.Set("Sec-Fetch-Site", site)
+		}
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("Sec-Fetch-Site %q: %d, want %d", site, resp.StatusCode, want)
 		}
 	}
 }

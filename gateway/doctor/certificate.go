@@ -129,7 +129,7 @@ func checkVersions(ctx context.Context, t *Target) result {
 		if err == nil {
 			_ = conn.Close()
 		} else if !isTLS(err) {
-			return unreachable(err, t.HTTPSAddress, "listen.https")
+			return unasked(err, t.HTTPSAddress, "tls.certificate")
 		}
 		accepted[version] = err == nil
 	}

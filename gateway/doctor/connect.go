@@ -88,8 +88,18 @@ func unreachable(err error, address, key string) result {
 		return failed("no answer from %s in time", address).todo("open the port of %s in every firewall on the way; `ss -lntup` shows whether somebody listens", key)
 	case errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH):
 		return failed("there is no route to %s", address).todo("check the address, and the network of this machine")
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE):
+		return failed("%s takes the connection and closes it", address).todo("look into Sallyport's log; is it Sallyport that listens on %s?", address)
 	}
 	return failed("talk to %s: %v", address, reason(err)).todo("look into Sallyport's log; is it Sallyport that listens on %s?", address)
+}
+
+// unasked says that a question could not be asked, for a reason that is another
+// check's business.
+func unasked(err error, address, see string) result {
+	r := unreachable(err, address, "")
+	r.status = Skip
+	return r.todo("see %s", see)
 }
 
 func timeout(err error) bool {

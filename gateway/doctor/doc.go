@@ -10,10 +10,11 @@
 // question with PASS, WARN, FAIL or SKIP, one line of text and, unless it
 // passed, what to do; the Report is the answers in the order of the list.
 //
-// One fault should be one FAIL. So only tls.certificate judges the
-// certificate: the other checks talk to whoever answers. They send nothing
-// that must not be overheard: TURN passwords and keys of rtcd never travel
-// over these connections.
+// A fault should be told once. A check that cannot ask its question for a
+// reason that is another's business is skipped, and says whose. And only
+// tls.certificate judges the certificate: the others talk to whoever answers.
+// They send nothing that must not be overheard: TURN passwords and keys of
+// rtcd never travel over these connections.
 //
 // The doctor changes nothing and talks to the Target's own addresses only,
 // beside the system's resolver. It follows no redirect and no proxy variable.

@@ -55,6 +55,8 @@ type Target struct {
 	// TURNUsername and TURNPassword are credentials as the Calls plugin mints
 	// them. Empty: TURN is not examined.
 	TURNUsername, TURNPassword string
+	// RelayTo is whom TURN may relay to, as configured.
+	RelayTo []string
 	// Secrets are the files whose permissions matter.
 	Secrets []SecretFile
 	// TLS13Only says that TLS 1.2 is refused on purpose.

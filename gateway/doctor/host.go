@@ -92,7 +92,7 @@ func checkClock(ctx context.Context, t *Target) result {
 	began := time.Now()
 	resp, _, err := get(ctx, c, t.origin()+t.PingPath)
 	if err != nil {
-		return unreachable(err, t.HTTPSAddress, "listen.https")
+		return unasked(err, t.HTTPSAddress, "proxy.ping")
 	}
 	date, err := http.ParseTime(resp.Header.Get("Date"))
 	if err != nil {

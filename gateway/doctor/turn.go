@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ import (
 const (
 	unauthorized = "error 401"
 	forbidden    = "error 403"
+	hungUp       = "failed to retransmit" // no answer: the socket is closed or was refused
 	quotaReached = "error 486"
 )
 
@@ -112,20 +114,19 @@ func (t *Target) explainTURN(path peer.Path, p turn.ProbeTarget, got turn.ProbeR
 	case got.Relayed.IsValid() && strings.Contains(text, forbidden):
 		return failed("TURN refuses to relay to the media server at %s", p.Peer).
 			todo("turn.relay_to must contain sfu; if %s is not its address, correct sfu.advertise", p.Peer)
-	case path == peer.TURNUDP && (timeout(err) || strings.Contains(text, "refused")):
+	case path == peer.TURNUDP && (timeout(err) || strings.Contains(text, "refused") || strings.Contains(text, hungUp)):
 		return failed("no answer from %s over UDP", p.Address).
 			todo("open UDP port %s in every firewall on the way; if listen.udp has changed, restart Sallyport", portOf(p.Address))
 	case path == peer.TURNTLS && isTLS(err):
 		return noHandshake(err, t)
+	case strings.Contains(text, hungUp):
+		return failed("%s takes the connection and closes it when TURN is spoken", p.Address).
+			todo("restart Sallyport if turn.enabled has changed; is it Sallyport that listens there?")
 	case got.Connect == 0 || timeout(err):
 		return unreachable(err, p.Address, "listen.https")
 	}
 	return failed("TURN over %s: %v", p.Network, reason(err)).todo("look into Sallyport's log; is it Sallyport that listens on %s?", p.Address)
 }
-
-// nowhere is a documentation address (RFC 5737): nobody has it, so no harm is
-// done if a relay lets us send there.
-var nowhere = netip.MustParseAddrPort("192.0.2.1:9")
 
 // checkClosedRelay asks the relay for what it must refuse: to reach somebody
 // who is not the media server, and the machine it runs on.
@@ -137,9 +138,12 @@ func checkClosedRelay(ctx context.Context, t *Target) result {
 	if err != nil {
 		return unreachable(err, t.MediaUDP, "sfu.udp")
 	}
-	strangers := []netip.AddrPort{nowhere}
-	if !media.Addr().IsLoopback() { // else loopback is the media server's address
-		strangers = append(strangers, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), nowhere.Port()))
+	// A relay gives its permission for an address, whatever the port.
+	strangers := slices.DeleteFunc(slices.Clone(strangers), func(a netip.AddrPort) bool {
+		return a.Addr() == media.Addr() || t.relaysTo(a.Addr())
+	})
+	if len(strangers) == 0 {
+		return skipped("turn.relay_to names every address that could be tried").todo("name media servers only: sfu, or host:port")
 	}
 	answers := make(chan result, len(strangers))
 	for _, stranger := range strangers {
@@ -152,6 +156,22 @@ func checkClosedRelay(ctx context.Context, t *Target) result {
 		}
 	}
 	return verdict
+}
+
+// strangers are who a relay must not reach. The first is a documentation
+// address (RFC 5737): nobody has it, so no harm is done if we get through.
+var strangers = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:9"), netip.MustParseAddrPort("127.0.0.1:9")}
+
+// relaysTo tells whether RelayTo names a, with any port.
+func (t *Target) relaysTo(a netip.Addr) bool {
+	return slices.ContainsFunc(t.RelayTo, func(entry string) bool {
+		host, _, err := net.SplitHostPort(entry)
+		if prefix, wide := netip.ParsePrefix(entry[:max(strings.LastIndexByte(entry, ':'), 0)]); wide == nil {
+			return prefix.Contains(a)
+		}
+		ip, other := netip.ParseAddr(host)
+		return err == nil && (other == nil && ip == a || host == "localhost" && a.IsLoopback())
+	})
 }
 
 func (t *Target) mustRefuse(ctx context.Context, stranger netip.AddrPort) result {

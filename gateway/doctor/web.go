@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -25,7 +24,7 @@ func checkH2(ctx context.Context, t *Target) result {
 	case !h2 && err == nil:
 		return warned("HTTP/2 is not offered: pages load slower").todo("something stands before Sallyport and ends TLS: switch HTTP/2 on there")
 	case !h2:
-		return noHandshake(err, t)
+		return unasked(err, t.HTTPSAddress, "tls.certificate")
 	case err != nil:
 		return failed("HTTP/2 is offered but not spoken: %v", reason(err)).todo("something stands before Sallyport: look into its log")
 	}
@@ -40,7 +39,7 @@ func checkExtendedConnect(ctx context.Context, t *Target) result {
 	case !h2 && err == nil:
 		return skipped("there is no HTTP/2").todo("see http.h2")
 	case !h2:
-		return noHandshake(err, t)
+		return unasked(err, t.HTTPSAddress, "tls.certificate")
 	case err != nil:
 		return skipped("HTTP/2 is not spoken").todo("see http.h2")
 	case all[http2.SettingEnableConnectProtocol] != 0:
@@ -190,15 +189,15 @@ func checkWebSocket(ctx context.Context, t *Target) result {
 		return passed("the WebSocket opens with Origin %s", t.origin())
 	}
 	if resp == nil {
-		return unreachable(err, t.HTTPSAddress, "listen.https")
+		return unasked(err, t.HTTPSAddress, "proxy.ping")
 	}
 	switch resp.StatusCode {
 	case http.StatusForbidden, http.StatusBadRequest:
 		return failed("Mattermost refuses the WebSocket with %s: it does not know the Origin %s", resp.Status, t.origin()).
 			todo("set ServiceSettings.SiteURL in Mattermost to exactly %s", t.origin())
 	case http.StatusBadGateway, http.StatusGatewayTimeout:
-		return failed("the WebSocket is answered with %s", resp.Status).todo("see upstream.ping")
+		return skipped("Sallyport does not reach Mattermost").todo("see upstream.ping")
 	}
 	return failed("the WebSocket is answered with %s", resp.Status).
-		todo("%s", fmt.Sprintf("it must be Mattermost that answers %s at upstream, and nothing before Sallyport may take away the Upgrade header", u.Path))
+		todo("it must be Mattermost that answers %s at upstream, and nothing before Sallyport may take away the Upgrade header", u.Path)
 }

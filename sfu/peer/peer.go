@@ -126,6 +126,7 @@ func (p *Peer) connect() (<-chan struct{}, error) {
 		p.opened.Store(int64(time.Since(p.began)))
 		close(open)
 	})
+	dc.OnClose(func() { p.end(ErrEnded) }) // unless it was us, who said why before
 	dc.OnMessage(p.hear)
 	p.watch()
 	return open, nil

@@ -2,6 +2,7 @@ package rtcd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -265,5 +266,35 @@ func TestRegistrationsAreBounded(t *testing.T) {
 	}
 	if err := st.add("one more", []byte("hash")); err != errFull {
 		t.Errorf("client %d: %v, want %v", maxClients+1, err, errFull)
+	}
+}
+
+func TestTheStoreRefusesWhatIsLeftOfIt(t *testing.T) {
+	dir := t.TempDir()
+	st, err := openStore(dir, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.db.NoSync = true
+	for i := range 1000 {
+		if err := st.add(fmt.Sprintf("client-%040d", i), make([]byte, 60)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := st.close(); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(filepath.Join(dir, storeFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{9000, 20 << 10, 64 << 10, 128 << 10} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, storeFile), whole[:size], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := openStore(dir, false); !errors.Is(err, errDamaged) {
+			t.Errorf("%d of %d bytes: %v", size, len(whole), err)
+		}
 	}
 }

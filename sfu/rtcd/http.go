@@ -49,6 +49,13 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.requests.running.Done()
+	defer s.confess(r)
+	if r.Method == http.MethodPost && r.Header.Get("Origin") != "" {
+		// No browser has business here, but one on this machine can be made to
+		// register clients by any page it shows.
+		reply(w, http.StatusForbidden, map[string]string{"error": "not for browsers"})
+		return
+	}
 	if route, known := s.routes[r.URL.Path]; known && (route.method == "" || route.method == r.Method) {
 		route.handle(w, r)
 		return
@@ -151,6 +158,7 @@ func (s *Server) handleUnregister(w http.ResponseWriter, r *http.Request) {
 	}
 	s.log.Info("client unregistered itself", "client", client, "remote", r.RemoteAddr)
 	s.conns.stopClient(client)
+	s.metrics.forget(client)
 	reply(w, http.StatusOK, map[string]string{})
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
@@ -211,6 +212,47 @@ func TestStatement11Unregister(t *testing.T) {
 	}
 	if _, err := p.readErr(); err == nil {
 		t.Error("the connection of a client that is gone stays open")
+	}
+	if a := r.do("GET", "/metrics", "", ""); strings.Contains(a.body, `"clientC"`) {
+		t.Errorf("a client that is gone is still counted:\n%s", a.body)
+	}
+}
+
+func TestBrowsersDoNotRegister(t *testing.T) {
+	r, _ := startFake(t, Config{SelfRegistration: true, Store: t.TempDir()})
+	for _, path := range []string{"/register", "/unregister", "/login"} {
+		req, err := http.NewRequest("POST", r.url+path, strings.NewReader(credentials("clientC", keyA)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "text/plain") // what a page may send without asking first
+		req.Header.Set("Origin", "https://evil.example")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusForbidden {
+			t.Errorf("%s: %d, want 403", path, resp.StatusCode)
+		}
+	}
+}
+
+func TestPanicIsLoggedAndEndsOneRequest(t *testing.T) {
+	log := &logBuffer{}
+	r, _ := startFake(t, Config{}, func(s *Server) {
+		s.log = slog.New(slog.NewTextHandler(log, nil))
+		s.routes["/version"] = route{http.MethodGet, func(http.ResponseWriter, *http.Request) { panic("a mistake") }}
+	})
+	if resp, err := http.Get(r.url + "/version"); err == nil {
+		resp.Body.Close()
+		t.Errorf("answered %d", resp.StatusCode)
+	}
+	if text := log.String(); !strings.Contains(text, "level=ERROR") || !strings.Contains(text, "a mistake") {
+		t.Errorf("log %q", text)
+	}
+	if a := r.do("GET", "/system", "", ""); a.status != 200 {
+		t.Errorf("after it: %d %s", a.status, a.body)
 	}
 }
 

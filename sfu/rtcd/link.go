@@ -57,6 +57,7 @@ func (s *Server) serveConn(c *conn) {
 	c.send(hello)
 	defer func() { // whatever happens in the handling of a frame
 		c.stop()
+		_ = c.ws.CloseNow()
 		s.conns.remove(c)
 		open.Dec()
 		s.metrics.dropped.Add(float64(len(c.out)))

@@ -62,3 +62,11 @@ func (m *metrics) sent(client, typ string) {
 		m.messages.WithLabelValues(client, typ, "out").Inc()
 	}
 }
+
+// forget drops what is counted for a client that has unregistered: those who
+// register under ever new names would otherwise fill the memory.
+func (m *metrics) forget(client string) {
+	label := prometheus.Labels{"clientID": client}
+	m.connections.DeletePartialMatch(label)
+	m.messages.DeletePartialMatch(label)
+}

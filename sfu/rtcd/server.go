@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -183,6 +184,19 @@ func (s *Server) warnIfExposed(addr net.Addr) {
 	if !ip.IsLoopback() && !ip.IsPrivate() && !ip.IsLinkLocalUnicast() {
 		s.log.Warn("the rtcd API can be reached from outside: let a firewall admit Mattermost only", "listen", addr.String())
 	}
+}
+
+// confess logs the panic of a handler, of a plugin's connection above all.
+// net/http would, too, but among strangers' broken requests, where nobody looks.
+func (s *Server) confess(r *http.Request) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if v != http.ErrAbortHandler {
+		s.log.Error("handler panicked", "path", r.URL.Path, "err", v, "stack", string(debug.Stack()))
+	}
+	panic(http.ErrAbortHandler)
 }
 
 // Drain makes /system answer 503 from now on, so that plugins with a choice of

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -22,6 +23,7 @@ var (
 	errNotFound = errors.New("error: not found")
 	errExists   = errors.New("already registered")
 	errFull     = errors.New("too many clients are registered")
+	errDamaged  = errors.New("the file is damaged: restore it, or remove it to let the clients register again")
 )
 
 // A store keeps the registered clients on disk: client ID → bcrypt hash of the
@@ -47,7 +49,7 @@ func openStore(dir string, create bool) (*store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make client store: %w", err)
 	}
-	db, err := bbolt.Open(name, 0o600, &bbolt.Options{Timeout: time.Second})
+	db, err := openDatabase(name)
 	if err != nil {
 		return nil, fmt.Errorf("open client store %s: %w", name, err)
 	}
@@ -59,6 +61,31 @@ func openStore(dir string, create bool) (*store, error) {
 		return nil, errors.Join(fmt.Errorf("open client store %s: %w", name, err), db.Close())
 	}
 	return &store{db}, nil
+}
+
+// openDatabase opens or makes a database. bbolt trusts what is on disk: of a file
+// that a full disk or a broken copy has cut off it makes a panic or, being a
+// memory map, a fault that ends the process, now or at some later read.
+func openDatabase(name string) (db *bbolt.DB, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("%w: %v", errDamaged, v)
+		}
+	}()
+	if db, err = bbolt.Open(name, 0o600, &bbolt.Options{Timeout: time.Second}); err != nil {
+		return nil, err
+	}
+	var want int64 // bytes in use
+	if err := db.View(func(tx *bbolt.Tx) error { want = tx.Size(); return nil }); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	if info, err := os.Stat(name); err != nil {
+		return nil, errors.Join(err, db.Close())
+	} else if info.Size() < want {
+		return nil, errors.Join(fmt.Errorf("%w: it has %d bytes of %d", errDamaged, info.Size(), want), db.Close())
+	}
+	return db, nil
 }
 
 // hash returns the hash of a client's key, or nil if the client is unknown.

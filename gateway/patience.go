@@ -1,0 +1,144 @@
+package gateway
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+)
+
+// clientPatience is how long a client may keep us waiting for the next bytes of
+// its request, or take none of the bytes of an answer. It is no limit on the
+// whole: an upload or a download that moves may last for hours.
+const clientPatience = 60 * time.Second
+
+// errStalled is what reading the body of a client that fell silent gives.
+var errStalled = errors.New("client stopped sending the request")
+
+// A patient is the http.ResponseWriter of one request. It puts a deadline on
+// every single wait for the client, where net/http knows only limits on the
+// whole: without it, somebody who announces a body and never sends it, or asks
+// for a file and never reads it, keeps a connection to us and one to Mattermost
+// for as long as he likes.
+//
+// Deadlines hold while something waits and are lifted after it: net/http reads
+// ahead on HTTP/1 to notice that a client has gone, and on HTTP/2 a deadline
+// ends the stream even if nothing waits.
+type patient struct {
+	http.ResponseWriter
+	limit time.Duration
+	h1    bool
+
+	mu     sync.Mutex // guards the following
+	unread bool       // something of the body may still be unread
+	over   bool       // the request has ended, or the connection was hijacked: hands off
+}
+
+// newPatient returns the pair for a handler: w and r, with limit on every wait.
+func newPatient(w http.ResponseWriter, r *http.Request, limit time.Duration) (*patient, *http.Request) {
+	p := &patient{ResponseWriter: w, limit: limit, h1: r.ProtoMajor == 1 || r.Method == preface}
+	if r.Body != nil && r.Body != http.NoBody {
+		p.unread = true
+		body := r.Body
+		r = r.WithContext(r.Context()) // net/http looks at the body of its own request
+		r.Body = &patientBody{body, p}
+	}
+	return p, r
+}
+
+// Write implements http.ResponseWriter.
+func (p *patient) Write(b []byte) (int, error) {
+	defer p.arm()()
+	return p.ResponseWriter.Write(b)
+}
+
+// FlushError implements what http.ResponseController looks for.
+func (p *patient) FlushError() error {
+	defer p.arm()()
+	return http.NewResponseController(p.ResponseWriter).Flush()
+}
+
+// Hijack implements http.Hijacker.
+func (p *patient) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(p.ResponseWriter).Hijack()
+	if err == nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.over = true
+	}
+	return conn, rw, err
+}
+
+// Unwrap lets http.ResponseController reach the rest.
+func (p *patient) Unwrap() http.ResponseWriter { return p.ResponseWriter }
+
+// arm begins a wait for the client to take bytes; what it returns ends it. On
+// HTTP/1 that may also be a wait for bytes, first: before an answer begins,
+// net/http reads what the handler left of the body.
+func (p *patient) arm() (disarm func()) {
+	now := time.Now()
+	p.set(now.Add(p.limit), now.Add(2*p.limit))
+	return func() { p.set(time.Time{}, time.Time{}) }
+}
+
+func (p *patient) set(read, write time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.over {
+		return
+	}
+	c := http.NewResponseController(p.ResponseWriter)
+	_ = c.SetWriteDeadline(write) // fails only if the connection does, as the write will find out
+	if p.h1 && p.unread {
+		_ = c.SetReadDeadline(read)
+	}
+}
+
+// finish is called when the handler returns. The deadlines it leaves are for
+// what net/http does then: send the rest, and on HTTP/1 read what is left of
+// the body. It lifts them itself.
+func (p *patient) finish() {
+	p.arm()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.over = true
+}
+
+// A patientBody is the body of a request. The transport may read it even after
+// the handler has returned; then it has no deadline, and nothing to read.
+type patientBody struct {
+	io.ReadCloser
+	patient *patient
+}
+
+// Read implements io.Reader.
+func (b *patientBody) Read(buf []byte) (int, error) {
+	b.deadline(time.Now().Add(b.patient.limit))
+	n, err := b.ReadCloser.Read(buf)
+	b.deadline(time.Time{})
+	if err != nil {
+		b.done()
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errStalled
+	}
+	return n, err
+}
+
+func (b *patientBody) deadline(at time.Time) {
+	b.patient.mu.Lock()
+	defer b.patient.mu.Unlock()
+	if !b.patient.over && b.patient.unread {
+		_ = http.NewResponseController(b.patient.ResponseWriter).SetReadDeadline(at)
+	}
+}
+
+func (b *patientBody) done() {
+	b.patient.mu.Lock()
+	defer b.patient.mu.Unlock()
+	b.patient.unread = false
+}

@@ -1,0 +1,248 @@
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+// patientSite serves the proxy to upstream with little patience, over TLS, and
+// returns a client for proto and a way to connect by hand.
+func patientSite(t *testing.T, proto string, limit time.Duration, upstream http.HandlerFunc) (*http.Client, func() net.Conn, string) {
+	t.Helper()
+	mm := httptest.NewServer(upstream)
+	t.Cleanup(mm.Close)
+	p, err := benchProxy(mm.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := serveSite(t, p, limit)
+	c := client(nil, proto)
+	t.Cleanup(c.CloseIdleConnections)
+	dial := func() net.Conn {
+		conn, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+		return conn
+	}
+	return c, dial, "https://" + addr
+}
+
+func serveSite(t *testing.T, h http.Handler, limit time.Duration) string {
+	t.Helper()
+	s := newSite(h, slog.New(slog.DiscardHandler))
+	s.patience = limit
+	cert, _ := testCertificate()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- s.run(ctx, ctx, tls.NewListener(ln, &tls.Config{
+			Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2", "http/1.1"},
+		}))
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return ln.Addr().String()
+}
+
+func TestUploadThatStopsIsGivenUp(t *testing.T) {
+	for _, proto := range []string{"http/1.1", "h2"} {
+		t.Run(proto, func(t *testing.T) {
+			t.Parallel()
+			gone := make(chan error, 1)
+			c, _, url := patientSite(t, proto, 200*time.Millisecond, func(_ http.ResponseWriter, r *http.Request) {
+				_, err := io.ReadAll(r.Body)
+				gone <- err
+			})
+			body, rest := io.Pipe()
+			t.Cleanup(func() { rest.Close() })
+			go rest.Write([]byte("hello"))
+			resp, err := c.Post(url, "text/plain", body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusRequestTimeout {
+				t.Errorf("status %d, want 408", resp.StatusCode)
+			}
+			if err := <-gone; err == nil {
+				t.Error("Mattermost took half an upload for a whole one")
+			}
+		})
+	}
+}
+
+func TestSlowUploadThatMovesArrives(t *testing.T) {
+	for _, proto := range []string{"http/1.1", "h2"} {
+		t.Run(proto, func(t *testing.T) {
+			t.Parallel()
+			c, _, url := patientSite(t, proto, 2*time.Second, func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(w, r.Body)
+			})
+			body, rest := io.Pipe()
+			go func() {
+				for range 6 { // three seconds in all
+					<-time.After(500 * time.Millisecond)
+					_, _ = rest.Write([]byte("x"))
+				}
+				rest.Close()
+			}()
+			resp, err := c.Post(url, "text/plain", body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if got, err := io.ReadAll(resp.Body); err != nil || string(got) != "xxxxxx" {
+				t.Errorf("echo %q, %v", got, err)
+			}
+		})
+	}
+}
+
+func TestDownloadThatNobodyReadsIsGivenUp(t *testing.T) {
+	for _, proto := range []string{"http/1.1", "h2"} {
+		t.Run(proto, func(t *testing.T) {
+			t.Parallel()
+			gone := make(chan struct{})
+			c, _, url := patientSite(t, proto, 300*time.Millisecond, func(w http.ResponseWriter, r *http.Request) {
+				defer close(gone)
+				chunk := make([]byte, 64<<10)
+				for {
+					if _, err := w.Write(chunk); err != nil {
+						return
+					}
+				}
+			})
+			resp, err := c.Get(url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			select {
+			case <-gone:
+			case <-time.After(15 * time.Second):
+				t.Fatal("the answer still waits for a client that does not read")
+			}
+		})
+	}
+}
+
+func TestQuietStreamStaysOpen(t *testing.T) {
+	const limit = 100 * time.Millisecond
+	for _, proto := range []string{"http/1.1", "h2"} {
+		t.Run(proto, func(t *testing.T) {
+			t.Parallel()
+			c, _, url := patientSite(t, proto, limit, func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				w.Header().Set("Content-Type", "text/event-stream")
+				for range 2 {
+					_, _ = io.WriteString(w, "data: x\n\n")
+					_ = http.NewResponseController(w).Flush()
+					select {
+					case <-time.After(4 * limit):
+					case <-r.Context().Done():
+						return
+					}
+				}
+			})
+			for _, method := range []string{http.MethodGet, http.MethodPost} {
+				resp, err := c.Do(request(t, method, url, "ask"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				if err != nil || string(got) != "data: x\n\ndata: x\n\n" {
+					t.Errorf("%s: %q, %v", method, got, err)
+				}
+			}
+		})
+	}
+}
+
+// What a handler leaves of a body, net/http reads, and would for ever.
+func TestAnnouncedBodyIsNotWaitedFor(t *testing.T) {
+	for name, h := range map[string]http.Handler{
+		"redirect": redirect("chat.example.com", "443"),
+		"early answer": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "no")
+		}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			addr := serveSite(t, h, 200*time.Millisecond)
+			conn, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+			mustWrite(t, conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+			got, err := io.ReadAll(conn)
+			if err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 ") {
+				t.Errorf("%q, %v: want an answer and the end", got, err)
+			}
+		})
+	}
+}
+
+// It looks like HTTP/2 to a handler and is HTTP/1 to net/http.
+func TestPrefaceOfHTTP2IsNoRequest(t *testing.T) {
+	addr := serveSite(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		t.Error("a handler got the preface")
+	}), 200*time.Millisecond)
+	for _, rest := range []string{"\r\n", "Host: x\r\nContent-Length: 5\r\n\r\n"} {
+		conn, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		mustWrite(t, conn, "PRI * HTTP/2.0\r\n"+rest)
+		got, err := io.ReadAll(conn)
+		if err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 505 ") {
+			t.Errorf("%q, %v: want 505 and the end", got, err)
+		}
+	}
+}
+
+// A deadline that one request leaves must not fall on the next.
+func TestPatienceBeginsAnewWithEachRequest(t *testing.T) {
+	const limit = 150 * time.Millisecond
+	_, dial, _ := patientSite(t, "http/1.1", limit, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-time.After(2 * limit)
+		_, _ = io.WriteString(w, "ok")
+	})
+	conn := dial()
+	in := bufio.NewReader(conn)
+	for range 3 {
+		mustWrite(t, conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(resp.Body); err != nil || string(got) != "ok" {
+			t.Fatalf("%q, %v", got, err)
+		}
+		<-time.After(2 * limit)
+	}
+}

@@ -1,0 +1,169 @@
+package sfu
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A tcpMuxConn is what one session's ICE agent sees of its TCP connections on one
+// advertised address.
+type tcpMuxConn struct {
+	mux   *tcpMux
+	ufrag string
+	addr  netip.AddrPort // as advertised when it was made
+	in    *queue
+
+	roles  roleWatch
+	closed atomic.Bool
+
+	mu    sync.RWMutex // guards peers
+	peers map[netip.AddrPort]*tcpPeer
+}
+
+// A tcpPeer is one TCP connection with its writer.
+type tcpPeer struct {
+	net.Conn
+	remote *net.TCPAddr
+	out    *queue
+}
+
+// join adds a TCP connection to the session.
+func (c *tcpMuxConn) join(nc net.Conn) (*tcpPeer, bool) {
+	remote, ok := nc.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return nil, false
+	}
+	p := &tcpPeer{Conn: nc, remote: remote, out: newQueue(tcpBacklog)}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed.Load() || len(c.peers) >= maxSessionTCP {
+		return nil, false
+	}
+	c.peers[localAddrPort(remote)] = p
+	return p, true
+}
+
+func (c *tcpMuxConn) part(p *tcpPeer) {
+	p.out.close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if at := localAddrPort(p.remote); c.peers[at] == p {
+		delete(c.peers, at)
+	}
+}
+
+// take gives the agent what came from a remote address.
+func (c *tcpMuxConn) take(p []byte, from *net.TCPAddr) {
+	if isBindingError(p) { // of no use to the agent as it is
+		p = c.roles.refusal(p)
+	}
+	if p != nil && !c.in.push(p, from) {
+		c.mux.drops("queue_full")
+	}
+}
+
+// write sends what is queued, as one write for everything that waits, until the
+// queue is closed or the connection fails.
+func (p *tcpPeer) write() {
+	const batch = 16 << 10
+	buf := make([]byte, 0, batch)
+	frame := make([]byte, maxDatagram)
+	for {
+		n, _, err := p.out.pop(frame)
+		buf = buf[:0]
+		for err == nil {
+			buf = binary.BigEndian.AppendUint16(buf, uint16(n))
+			buf = append(buf, frame[:n]...)
+			if len(buf) > batch-maxDatagram-2 || p.out.empty() {
+				break
+			}
+			n, _, err = p.out.pop(frame)
+		}
+		if len(buf) == 0 {
+			return
+		}
+		_ = p.SetWriteDeadline(time.Now().Add(tcpWrite))
+		if _, err := p.Write(buf); err != nil {
+			_ = p.Close() // ends the reader, which removes the peer
+			return
+		}
+	}
+}
+
+// ReadFrom returns the next datagram. It implements net.PacketConn.
+func (c *tcpMuxConn) ReadFrom(p []byte) (int, net.Addr, error) { return c.in.pop(p) }
+
+// WriteTo queues p for the TCP connection from that remote address. It never
+// blocks: when the connection is slow, its oldest datagrams are lost. It
+// implements net.PacketConn.
+func (c *tcpMuxConn) WriteTo(p []byte, to net.Addr) (int, error) {
+	if c.closed.Load() {
+		return 0, net.ErrClosed
+	}
+	c.mu.RLock()
+	peer := c.peers[localAddrPort(to)]
+	c.mu.RUnlock()
+	if peer == nil {
+		return 0, fmt.Errorf("send to %s: %w", to, io.ErrNoProgress) // not ErrClosedPipe: the agent has other candidates
+	}
+	pass, request := c.roles.outgoing(p)
+	if request != nil {
+		c.take(request, peer.remote)
+	}
+	if !pass {
+		return len(p), nil
+	}
+	if !peer.out.push(p, peer.remote) {
+		c.mux.drops("tcp_slow")
+	}
+	return len(p), nil
+}
+
+// Close ends the session's TCP connections. It implements net.PacketConn.
+func (c *tcpMuxConn) Close() error {
+	if c.closed.Swap(true) {
+		return nil
+	}
+	c.in.close()
+	c.mux.forget(c)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.peers {
+		p.out.close()
+		_ = p.Conn.Close()
+	}
+	return nil
+}
+
+// LocalAddr is the advertised address. It implements net.PacketConn.
+func (c *tcpMuxConn) LocalAddr() net.Addr { return net.TCPAddrFromAddrPort(c.addr) }
+
+// SetDeadline does nothing: reads end with Close and writes do not block. It
+// implements net.PacketConn.
+func (c *tcpMuxConn) SetDeadline(time.Time) error { return nil }
+
+// SetReadDeadline is like SetDeadline.
+func (c *tcpMuxConn) SetReadDeadline(time.Time) error { return nil }
+
+// SetWriteDeadline is like SetDeadline.
+func (c *tcpMuxConn) SetWriteDeadline(time.Time) error { return nil }
+
+// readFrame reads one RFC 4571 frame into buf and returns its length. A frame
+// larger than buf is an error: the stream cannot be trusted after it.
+func readFrame(r io.Reader, buf []byte) (int, error) {
+	var head [2]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return 0, err
+	}
+	n := int(binary.BigEndian.Uint16(head[:]))
+	if n == 0 || n > len(buf) {
+		return 0, fmt.Errorf("frame of %d bytes: want 1 to %d", n, len(buf))
+	}
+	return io.ReadFull(r, buf[:n])
+}
