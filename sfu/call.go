@@ -92,6 +92,9 @@ func (c *call) unpublish(u *up) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	u.session.ups = slices.DeleteFunc(u.session.ups, func(x *up) bool { return x == u })
+	if e := u.layer.Load(); e != nil {
+		e.of.remove(e)
+	}
 	c.changed(u.session)
 }
 
@@ -100,7 +103,7 @@ func (c *call) unpublish(u *up) {
 // goes on (a camera that was off for a while). It needs c.mu.
 func (c *call) classify(s *Session) {
 	for _, u := range s.ups {
-		if u.class.Load() != nil || !u.forwardable() {
+		if u.class.Load() != nil || !u.forwardable() && !u.layered() {
 			continue
 		}
 		stream, class := u.track.StreamID(), ""
@@ -114,6 +117,8 @@ func (c *call) classify(s *Session) {
 			class = classVoice
 		case sharing:
 			class = classScreen
+		case !u.forwardable():
+			continue // only screens have layers
 		case s.videoStream != "" && stream == s.videoStream:
 			class = classVideo
 		default:
@@ -122,6 +127,7 @@ func (c *call) classify(s *Session) {
 		u.classify(class)
 		c.changed(s)
 	}
+	joinLayers(s.ups)
 }
 
 // holds reports whether an audio track should wait before it is taken for a
@@ -206,7 +212,7 @@ func choose(ups []*up, class string, av1 bool) *up {
 	var plain, modern *up
 	for _, u := range ups {
 		switch {
-		case u.retired || u.kind() != class:
+		case u.retired || u.kind() != class || !u.forwardable():
 		case u.mime() == webrtc.MimeTypeAV1:
 			modern = u
 		default:

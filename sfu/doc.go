@@ -11,11 +11,22 @@
 //	down     one up on its way to one other participant
 //	fanout   the downs of one up
 //	class    what an up is: voice, screen, screen-audio or video
+//	layer    one of several encodings (ups) of one screen; a down sends one of them
 //	signal   how a session reaches its participant before its data channel does
 //
 // # The way of a packet
 //
 //	socket ─> mux: whose is it? ─> ICE agent, SRTP ─> up.forward ─> for each down: header ─> SRTP ─> mux ─> socket
+//
+// # Layers
+//
+// A screen that comes in several encodings is one source. A down of it has a
+// choice: which encoding, and the numbering that makes one stream of them. What
+// the way to the receiver carries is measured by its congestion, the decision is
+// package steer's.
+//
+//	up l, up h ─> encoding.forward ─> for each down: choice ─> numbers ─> congestion ─> SRTP
+//	receiver's reports ─> congestion ─> steer.Policy ─> choice.target ─> key frame request
 //
 // # Who owns what
 //

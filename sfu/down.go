@@ -13,7 +13,7 @@ import (
 
 // A down is one published track on its way to one receiver. It is the
 // webrtc.TrackLocal of the receiver's RTPSender. Only the publisher's goroutine
-// calls forward.
+// calls forward; with layers there are several, which call forwardLayer.
 type down struct {
 	up      *up
 	session *Session // the receiver
@@ -22,7 +22,8 @@ type down struct {
 	gauge   prometheus.Gauge
 	lost    prometheus.Counter
 
-	bound atomic.Pointer[binding] // nil while the receiver has not agreed
+	bound  atomic.Pointer[binding] // nil while the receiver has not agreed
+	choice *choice                 // of the layer; nil if there are none
 }
 
 // A binding is what the receiver agreed to: where to write, and the header of
@@ -35,12 +36,35 @@ type binding struct {
 
 func newDown(u *up, s *Session) *down {
 	m := s.server.metrics
-	return &down{
+	d := &down{
 		up:      u,
 		session: s,
 		id:      u.class.Load().id,
 		gauge:   m.tracks.WithLabelValues(s.member.Group, "out", u.mime()),
 		lost:    m.errors.WithLabelValues(s.member.Group, "rtp"),
+	}
+	if e := u.layer.Load(); e != nil {
+		d.choice = newChoice(e.of, s)
+	}
+	return d
+}
+
+// fan is what the track is received from.
+func (d *down) fan() *fanout {
+	if d.choice != nil {
+		return &d.choice.of.fan
+	}
+	return &d.up.fan
+}
+
+// requestKeyframe asks for a key frame of what is sent, and of what is to be.
+func (d *down) requestKeyframe() {
+	if d.choice == nil {
+		d.up.requestKeyframe()
+		return
+	}
+	for _, u := range d.choice.want() {
+		u.requestKeyframe()
 	}
 }
 
@@ -63,9 +87,9 @@ func (d *down) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, er
 			}
 		}
 		d.bound.Store(b)
-		d.up.fan.add(d)
+		d.fan().add(d)
 		d.gauge.Inc()
-		d.up.requestKeyframe()
+		d.requestKeyframe()
 		return c, nil
 	}
 	if strings.EqualFold(d.up.mime(), webrtc.MimeTypeAV1) {
@@ -78,7 +102,7 @@ func (d *down) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, er
 // Unbind ends the forwarding. It implements webrtc.TrackLocal.
 func (d *down) Unbind(webrtc.TrackLocalContext) error {
 	if d.bound.Swap(nil) != nil {
-		d.up.fan.remove(d)
+		d.fan().remove(d)
 		d.gauge.Dec()
 	}
 	return nil
@@ -125,7 +149,7 @@ func (d *down) readFeedback() {
 		for _, p := range packets {
 			switch p.(type) {
 			case *rtcp.PictureLossIndication, *rtcp.FullIntraRequest:
-				d.up.requestKeyframe()
+				d.requestKeyframe()
 			}
 		}
 	}

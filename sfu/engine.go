@@ -62,11 +62,20 @@ func newEngine(m *mux, t *tcpMux, drops func(reason string), log *slog.Logger) (
 	return &engine{media, chain, settings}, nil
 }
 
-// connection makes a PeerConnection whose streams are bounded by b.
-func (e *engine) connection(b *streams) (*webrtc.PeerConnection, error) {
+// connection makes a PeerConnection whose streams are bounded by b and whose
+// outgoing video is under the control of c.
+func (e *engine) connection(b *streams, c *congestion) (*webrtc.PeerConnection, error) {
 	settings := e.settings
 	settings.BufferFactory = b.buffer
-	return webrtc.NewAPI(webrtc.WithMediaEngine(e.media), webrtc.WithInterceptorRegistry(e.chain), webrtc.WithSettingEngine(settings)).NewPeerConnection(webrtc.Configuration{})
+	chain := &interceptor.Registry{}
+	chain.Add(c) // first, so that retransmissions pass through it too
+	chain.Add(e)
+	return webrtc.NewAPI(webrtc.WithMediaEngine(e.media), webrtc.WithInterceptorRegistry(chain), webrtc.WithSettingEngine(settings)).NewPeerConnection(webrtc.Configuration{})
+}
+
+// NewInterceptor implements interceptor.Factory: what all connections have.
+func (e *engine) NewInterceptor(id string) (interceptor.Interceptor, error) {
+	return e.chain.Build(id)
 }
 
 func settingEngine(m *mux, t *tcpMux, log *slog.Logger) (webrtc.SettingEngine, error) {

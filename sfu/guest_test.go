@@ -60,6 +60,7 @@ func until(t *testing.T, what string, ok func() bool) {
 // A guest is a participant of a test: a pion client that speaks the data channel
 // protocol and answers every offer.
 type guest struct {
+	o    guestOptions
 	t    *testing.T
 	name string
 	sess *Session
@@ -90,9 +91,19 @@ type heardTrack struct {
 }
 
 type guestOptions struct {
-	dc  bool // signaling over the data channel
-	tcp bool
-	av1 bool
+	media   func(*webrtc.MediaEngine, *interceptor.Registry) // what else it can do
+	rewrite func(string) string                              // applied to every description and candidate of the server
+	packet  func(*webrtc.TrackRemote, *rtp.Packet)           // called with all it receives
+	dc      bool                                             // signaling over the data channel
+	tcp     bool
+	av1     bool
+}
+
+func (o guestOptions) seen(s string) string {
+	if o.rewrite == nil {
+		return s
+	}
+	return o.rewrite(s)
 }
 
 // join brings a guest into a call and waits for its data channel.
@@ -135,13 +146,17 @@ func newGuest(t *testing.T, name string, o guestOptions) *guest {
 		e.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeTCP4})
 	}
 	e.LoggerFactory = pionLog{discard}
-	api := webrtc.NewAPI(webrtc.WithMediaEngine(&m), webrtc.WithSettingEngine(e), webrtc.WithInterceptorRegistry(&interceptor.Registry{}))
+	chain := &interceptor.Registry{}
+	if o.media != nil {
+		o.media(&m, chain)
+	}
+	api := webrtc.NewAPI(webrtc.WithMediaEngine(&m), webrtc.WithSettingEngine(e), webrtc.WithInterceptorRegistry(chain))
 	pc, err := api.NewPeerConnection(webrtc.Configuration{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	g := &guest{
-		t: t, name: name, pc: pc,
+		t: t, name: name, pc: pc, o: o,
 		answers: make(chan wire.Description, 16), granted: make(chan bool, 16),
 		open: make(chan struct{}), closed: make(chan struct{}),
 		heard: map[string]*heardTrack{},
@@ -172,6 +187,9 @@ func (g *guest) onTrack(tr *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
 		}
 		g.mu.Lock()
 		h.packets = append(h.packets, p.Header)
+		if g.o.packet != nil {
+			g.o.packet(tr, p)
+		}
 		h.payload += len(p.Payload)
 		g.mu.Unlock()
 	}
@@ -232,7 +250,7 @@ func (g *guest) Offer(d wire.Description) {
 }
 
 func (g *guest) reply(d wire.Description) {
-	if err := g.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: d.SDP}); err != nil {
+	if err := g.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: g.o.seen(d.SDP)}); err != nil {
 		g.errorf("take offer: %v", err)
 		return
 	}
@@ -253,7 +271,7 @@ func (g *guest) reply(d wire.Description) {
 
 // Candidate implements Signal.
 func (g *guest) Candidate(c wire.Candidate) {
-	init := webrtc.ICECandidateInit{Candidate: c.Candidate, SDPMid: c.SDPMid, SDPMLineIndex: c.SDPMLineIndex}
+	init := webrtc.ICECandidateInit{Candidate: g.o.seen(c.Candidate), SDPMid: c.SDPMid, SDPMLineIndex: c.SDPMLineIndex}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.pc.RemoteDescription() == nil {
@@ -274,7 +292,7 @@ func (g *guest) Voice(on bool) {
 func (g *guest) Closed() { close(g.closed) }
 
 func (g *guest) accept(d wire.Description) {
-	if err := g.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: d.SDP}); err != nil {
+	if err := g.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: g.o.seen(d.SDP)}); err != nil {
 		g.t.Fatalf("%s: take answer: %v", g.name, err)
 	}
 	g.mu.Lock()

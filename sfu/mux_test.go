@@ -333,7 +333,7 @@ func TestAdvertisedAddressIsInTheCandidates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pc, err := srv.engine.connection(&streams{})
+	pc, err := srv.engine.connection(&streams{}, &congestion{})
 	if err != nil {
 		t.Fatal(err)
 	}

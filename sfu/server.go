@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"sallyport/sfu/internal/steer"
 	"sallyport/sfu/wire"
 )
 
@@ -77,6 +78,7 @@ type Server struct {
 	tcp     *tcpMux
 	keys    *iceKeys
 	engine  *engine
+	chooser func() chooser // makes what decides on a receiver's layer
 
 	running sync.WaitGroup // one for each session
 
@@ -110,6 +112,7 @@ func New(s *Sockets, o Options) (*Server, error) {
 	}
 	srv := &Server{log: log, metrics: met, sockets: s, told: o.Readvertised, mux: m, tcp: newTCPMux(s, o.ICETCP, drops), keys: newICEKeys(), groups: map[string]*group{}}
 	srv.mux.keys, srv.tcp.keys = srv.keys, srv.keys
+	srv.chooser = func() chooser { return &steer.Policy{} }
 	if srv.engine, err = newEngine(srv.mux, srv.tcp, drops, log); err != nil {
 		return nil, err
 	}

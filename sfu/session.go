@@ -72,6 +72,7 @@ type Session struct {
 
 	// Owned by run. pc is set before any track exists and never changes.
 	pc         *webrtc.PeerConnection
+	congestion *congestion // set with pc
 	phase      phase
 	candidates []wire.Candidate    // before the first offer
 	transports map[string]struct{} // the participant's candidates, at most maxCandidates
@@ -301,11 +302,12 @@ func (s *Session) beginTrack() bool {
 
 // connect makes the PeerConnection, with the first offer.
 func (s *Session) connect() error {
-	pc, err := s.server.engine.connection(&streams{over: func() { s.end("too many streams") }})
+	control := &congestion{}
+	pc, err := s.server.engine.connection(&streams{over: func() { s.end("too many streams") }}, control)
 	if err != nil {
 		return err
 	}
-	s.pc = pc
+	s.pc, s.congestion = pc, control
 	pc.OnICECandidate(func(c *webrtc.ICECandidate) {
 		if c != nil {
 			s.postWait(func() { s.localCandidate(c.ToJSON()) })

@@ -77,7 +77,7 @@ func (c *call) status(group string) CallStatus {
 			ss.Path = *p
 		}
 		for _, u := range s.ups {
-			if k := u.kind(); k != "" && !u.retired {
+			if k := u.kind(); k != "" && !u.retired && u.forwardable() {
 				ss.Tracks = append(ss.Tracks, k)
 			}
 		}

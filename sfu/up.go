@@ -31,16 +31,18 @@ type up struct {
 	began    time.Time
 	fan      fanout
 
-	class  atomic.Pointer[upClass] // nil until announced
-	on     atomic.Bool             // false while the participant is muted
-	deaf   atomic.Bool             // forget the voice levels heard so far
-	packet rtp.Packet              // reused by run alone
+	class  atomic.Pointer[upClass]  // nil until announced
+	layer  atomic.Pointer[encoding] // nil if it is the whole source
+	on     atomic.Bool              // false while the participant is muted
+	deaf   atomic.Bool              // forget the voice levels heard so far
+	packet rtp.Packet               // reused by run alone
 
 	retired bool // guarded by call.mu: no longer offered to anybody
 
 	keyMu   sync.Mutex // guards the following
 	keyLast time.Time
 	keyNext *time.Timer // a request that waits for its turn
+	keyEnd  bool        // nothing more will be sent
 }
 
 // An upClass is what is known of a track once it has been announced.
@@ -73,7 +75,7 @@ func (u *up) kind() string {
 }
 
 // forwardable reports whether the track may be offered at all: of simulcast
-// layers only the low one is.
+// layers only the low one is, and stands for all.
 func (u *up) forwardable() bool { return u.track.RID() == "" || u.track.RID() == "l" }
 
 // classify fixes the class. Receivers parse the track ID: exactly three fields,
@@ -99,8 +101,10 @@ func (u *up) run() {
 	defer u.stop()
 
 	var reports sync.WaitGroup
-	reports.Go(u.readReports)
+	over := make(chan struct{})
+	reports.Go(func() { u.readReports(over) })
 	defer reports.Wait()
+	defer close(over)
 	if err := u.forward(); !ended(err) {
 		s.server.metrics.errors.WithLabelValues(group, "rtp").Inc()
 		s.log.Debug("read published track", "err", err)
@@ -152,11 +156,17 @@ func (u *up) forward() error {
 				}
 			}
 		}
+		start := time.Now()
+		if e := u.layer.Load(); e != nil {
+			if e.forward(&u.packet) {
+				c.took.Observe(time.Since(start).Seconds())
+			}
+			continue
+		}
 		sinks := u.fan.watching()
 		if len(sinks) == 0 {
 			continue
 		}
-		start := time.Now()
 		for _, d := range sinks {
 			d.forward(&u.packet, level)
 		}
@@ -176,8 +186,12 @@ func (u *up) audioLevel() (level uint8, ok bool) {
 	return ext[0], true
 }
 
-// readReports reads the publisher's RTCP, which the interceptors need to see.
-func (u *up) readReports() {
+// readReports reads the publisher's RTCP, which the interceptors need to see. over
+// is closed when the track has ended.
+func (u *up) readReports(over <-chan struct{}) {
+	if !u.awaitLower(over) {
+		return
+	}
 	for {
 		var err error
 		if rid := u.track.RID(); rid != "" {
@@ -199,7 +213,7 @@ func (u *up) requestKeyframe() {
 	}
 	u.keyMu.Lock()
 	defer u.keyMu.Unlock()
-	if u.keyNext != nil {
+	if u.keyNext != nil || u.keyEnd {
 		return
 	}
 	wait := keyframeEvery - time.Since(u.keyLast)
@@ -207,14 +221,27 @@ func (u *up) requestKeyframe() {
 		u.sendPLI()
 		return
 	}
-	u.keyNext = time.AfterFunc(wait, func() {
+	var mine *time.Timer
+	mine = time.AfterFunc(wait, func() {
 		u.keyMu.Lock()
 		defer u.keyMu.Unlock()
-		if u.keyNext != nil {
+		if u.keyNext == mine && !u.keyEnd {
 			u.keyNext = nil
 			u.sendPLI()
 		}
 	})
+	u.keyNext = mine
+}
+
+// gotKeyframe drops a request that waits: everybody who waits for a key frame has
+// been given this one.
+func (u *up) gotKeyframe() {
+	u.keyMu.Lock()
+	defer u.keyMu.Unlock()
+	if u.keyNext != nil && !u.keyEnd {
+		u.keyNext.Stop()
+		u.keyNext = nil
+	}
 }
 
 // sendPLI needs keyMu.
@@ -233,5 +260,5 @@ func (u *up) stop() {
 	if u.keyNext != nil {
 		u.keyNext.Stop()
 	}
-	u.keyNext = time.AfterFunc(0, func() {}) // nothing more will be sent
+	u.keyEnd = true
 }

@@ -1,0 +1,167 @@
+package sfu
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"sallyport/sfu/internal/seqmap"
+	"sallyport/sfu/internal/steer"
+)
+
+const (
+	// videoClock is the rate of the RTP timestamps of all video.
+	videoClock = 90000
+	// steerEvery is how often a receiver's layer is reconsidered.
+	steerEvery = 100 * time.Millisecond
+	// deadAfter is when a layer that is silent while a lower one is not counts as
+	// ended: its publisher has too little bandwidth for it.
+	deadAfter = 1500 * time.Millisecond
+)
+
+// A chooser says which layer a receiver should get, 0 being the lowest.
+type chooser interface {
+	Decide(steer.Sample) steer.Order
+}
+
+// A choice is which layer of a source one down sends, and the numbering that
+// makes a single stream of them. A switch waits for a key frame of the layer it
+// goes to, which is asked for; until then the old layer goes on.
+//
+//	target = current ──chooser──> target ≠ current, key frame asked for
+//	       ^                            │
+//	       └── key frame of target ─────┘
+type choice struct {
+	of   *layers
+	path *congestion // of the receiver's connection
+
+	mu       sync.Mutex // guards the following, and the binding's header
+	chooser  chooser
+	numbers  seqmap.Map
+	current  *encoding // nil until the first key frame
+	target   *encoding // nil if the source ended before it was sent
+	sent     time.Time // when the newest packet went out
+	whole    bool      // that one ended a frame
+	decideAt time.Time
+	probe    bool // send padding as soon as a frame has ended
+	flush    bool // the switch leaves nothing worth repairing behind
+}
+
+// newChoice begins with the layer the receiver's connection has room for as far
+// as it is known.
+func newChoice(of *layers, s *Session) *choice {
+	c := &choice{of: of, path: s.congestion, chooser: s.server.chooser()}
+	c.decide(time.Now())
+	return c
+}
+
+// want returns the ups to ask for a key frame: of the layer that is sent and of
+// the one that is to be.
+func (c *choice) want() []*up {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []*up
+	for _, e := range []*encoding{c.target, c.current} {
+		if e != nil && !slices.Contains(out, e.up) {
+			out = append(out, e.up)
+		}
+	}
+	return out
+}
+
+// decide asks the chooser. It needs c.mu once c is in use.
+func (c *choice) decide(now time.Time) {
+	c.decideAt = now.Add(steerEvery)
+	all := c.of.encodings()
+	if len(all) == 0 {
+		return
+	}
+	sample := c.path.sample(now)
+	var rates [8]int
+	sample.Rates, sample.Layer = rates[:0], max(0, slices.Index(all, c.current))
+	var newest time.Time
+	for i, e := range all {
+		bitrate, last := e.measure(now)
+		if i > 0 && (last.IsZero() || newest.Sub(last) > deadAfter) {
+			break // nor is anything above
+		}
+		if last.After(newest) {
+			newest = last
+		}
+		sample.Rates = append(sample.Rates, bitrate)
+	}
+	order := c.chooser.Decide(sample)
+	c.probe, c.flush = c.probe || order.Probe, order.Flush
+	c.target = all[min(max(order.Layer, 0), len(sample.Rates)-1)]
+}
+
+// forwardLayer sends one packet of a layer if it is the receiver's. Goroutines of
+// several ups call it.
+func (d *down) forwardLayer(p *layerPacket) {
+	b := d.bound.Load()
+	if b == nil {
+		return
+	}
+	c := d.choice
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !p.at.Before(c.decideAt) {
+		c.decide(p.at)
+		if c.target != nil && c.target != c.current {
+			c.target.up.requestKeyframe() // again, if the last request was in vain
+		}
+	}
+	if p.from == c.target && p.from != c.current && p.vp8.KeyFrame && p.fresh {
+		since := max(0, p.at.Sub(c.sent)) // p may have waited for the lock
+		c.numbers.Switch(p.from.rank, p.position, uint32(since.Microseconds()*videoClock/1e6))
+		c.current = p.from
+		if c.flush {
+			c.path.flush(b.header.SSRC)
+		}
+	}
+	out, ok := c.numbers.Map(p.from.rank, p.position)
+	if !ok {
+		return
+	}
+	// Every receiver writes its own numbers into the shared payload.
+	p.vp8.Rewrite(p.Payload, out.Picture, out.Base)
+	h := &b.header
+	h.Marker, h.SequenceNumber, h.Timestamp = p.Marker, out.Seq, out.Time
+	d.write(b, p.Payload)
+	if out == c.numbers.Newest() {
+		c.sent, c.whole = p.at, p.Marker
+	}
+	if c.probe && c.whole {
+		c.probe = false
+		d.sendProbe(b, out.Time)
+	}
+}
+
+// padding is an RTP payload that is nothing but padding (RFC 3550 §5.1).
+var padding = func() []byte {
+	p := make([]byte, 255)
+	p[254] = 255
+	return p
+}()
+
+// sendProbe sends a short train of padding between two frames, from whose arrival
+// the congestion control tells how much more the way to the receiver carries. It
+// needs choice.mu.
+func (d *down) sendProbe(b *binding, timestamp uint32) {
+	h := &b.header
+	h.Marker, h.Timestamp, h.Padding = false, timestamp, true
+	first := d.choice.numbers.Insert(probePackets)
+	d.choice.path.probe(true)
+	for i := range uint16(probePackets) {
+		h.SequenceNumber = first + i
+		d.write(b, padding)
+	}
+	d.choice.path.probe(false)
+	h.Padding = false
+}
+
+func (d *down) write(b *binding, payload []byte) {
+	if _, err := b.to.WriteRTP(&b.header, payload); err != nil && !ended(err) {
+		d.lost.Inc() // one receiver's trouble must not hold up the others
+	}
+}

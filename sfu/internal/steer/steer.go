@@ -1,0 +1,170 @@
+// Package steer decides which layer of a simulcast source a receiver gets from
+// what is known of the way to it. It is pure: time is an argument.
+//
+// Going down is easy to justify, because the trouble shows: packets are lost, or
+// a queue stands on the way. Going up is not, because a link that carries the low
+// layer well says nothing about the high one. So the way is probed with short
+// trains of padding, whose arrival tells the capacity, and the layer goes up when
+// two trains in a row say that there is room. An upgrade that was a mistake is
+// taken back at the first trouble, and the next one is put off, each time twice as
+// long.
+package steer
+
+import "time"
+
+const (
+	// lossMany is the share of packets lost in a second above which a layer is
+	// too much (draft-ietf-rmcat-gcc-02 §6 reduces the rate from there on).
+	lossMany = 0.10
+	// lossFew is the share up to which a higher layer is tried. Loss between the
+	// two is taken for the radio's, not for a full queue.
+	lossFew = 0.08
+	// queueLong is a standing queue that is too much at once; queueShort is one
+	// that confirms what the estimator says.
+	queueLong  = 150 * time.Millisecond
+	queueShort = 40 * time.Millisecond
+	// settle is the time after a switch in which its consequences do not show yet.
+	settle = 400 * time.Millisecond
+	// room is how much more than the layer needs has to be there.
+	room = 1.2
+	// probeEvery is the time between trains, confirmAfter that between one that
+	// found room and the one that has to agree.
+	probeEvery   = 1500 * time.Millisecond
+	confirmAfter = 300 * time.Millisecond
+	// probeFresh is how old a measurement may be.
+	probeFresh = 3 * time.Second
+	// mistake is how soon after an upgrade a downgrade takes it back.
+	mistake     = 5 * time.Second
+	mistakeHold = 3 * time.Second
+	longestHold = 80 * time.Second
+)
+
+// A Sample is what is known at one moment. Rates are bits per second.
+type Sample struct {
+	Now      time.Time
+	Reported bool          // the receiver reports arrivals; without it nothing else is known
+	Sent     int           // all video on the way to the receiver
+	Estimate int           // of the congestion controller; 0 if it has none
+	Loss     float64       // share of the packets of the last second
+	Queue    time.Duration // the least delay over the usual of the last moments: a standing queue
+	Capacity int           // what the newest train measured
+	Probed   time.Time     // when; zero if there was none
+	Rates    []int         // of the layers that arrive, lowest first
+	Layer    int           // the one being sent
+}
+
+// An Order is a decision.
+type Order struct {
+	Layer int  // to be sent
+	Probe bool // send a train
+	Flush bool // the layer left was too much: do not send its packets again
+}
+
+// A Policy decides for one receiver and one source. The zero Policy has decided
+// nothing yet: its first answer is the layer to begin with.
+type Policy struct {
+	begun    bool
+	layer    int
+	since    time.Time // of layer
+	upgraded time.Time
+	peak     int           // highest estimate at this layer
+	hold     time.Duration // after the last mistake
+	flush    bool          // the switch under way, or the last, was because of trouble
+	notUntil time.Time     // no upgrade before
+
+	probeAt time.Time
+	counted time.Time // the measurement counted last
+	good    int       // measurements in a row that found room
+}
+
+// Decide takes a sample and says what to do. Call it about ten times a second.
+func (p *Policy) Decide(s Sample) Order {
+	if !p.begun {
+		p.begin(s)
+	}
+	p.peak = max(p.peak, s.Estimate)
+	switch {
+	case p.layer >= max(len(s.Rates), 1): // it does not arrive any longer
+		p.change(max(len(s.Rates)-1, 0), s)
+	case s.Layer != p.layer: // the switch waits for its key frame
+		p.since = s.Now
+		if p.layer > s.Layer && trouble(s) {
+			p.down(s.Layer, s)
+		}
+	case !s.Reported:
+	case p.layer > 0 && p.tooMuch(s):
+		p.down(p.layer-1, s)
+	default:
+		return p.climb(s)
+	}
+	return Order{Layer: p.layer, Flush: p.flush}
+}
+
+// begin takes the highest layer there is known to be room for.
+func (p *Policy) begin(s Sample) {
+	p.begun = true
+	p.change(0, s)
+	for i := range s.Rates {
+		if i > 0 && s.Reported && s.Now.Sub(s.Probed) < probeFresh && float64(s.Capacity) > room*float64(s.Sent+s.Rates[i]) {
+			p.change(i, s)
+			p.upgraded = s.Now
+		}
+	}
+}
+
+func (p *Policy) change(layer int, s Sample) {
+	p.layer, p.since, p.peak, p.good = layer, s.Now, s.Estimate, 0
+	p.probeAt, p.flush = s.Now.Add(settle), false
+}
+
+// down goes to a lower layer because of trouble.
+func (p *Policy) down(layer int, s Sample) {
+	if !p.upgraded.IsZero() && s.Now.Sub(p.upgraded) < mistake {
+		p.hold = min(max(2*p.hold, mistakeHold), longestHold)
+		p.notUntil = s.Now.Add(p.hold)
+	} else {
+		p.hold = 0
+	}
+	p.change(layer, s)
+	p.flush = true
+}
+
+// tooMuch reports whether the current layer has to be given up.
+func (p *Policy) tooMuch(s Sample) bool {
+	if s.Now.Sub(p.since) < settle {
+		return false
+	}
+	fallen := s.Estimate > 0 && float64(s.Estimate) < 0.9*float64(p.peak) && float64(s.Estimate) < 0.9*float64(s.Sent)
+	return trouble(s) || fallen && (s.Queue >= queueShort || s.Loss >= lossMany/2)
+}
+
+// trouble is what shows by itself.
+func trouble(s Sample) bool { return s.Reported && (s.Loss >= lossMany || s.Queue >= queueLong) }
+
+// climb goes up if there is room, or looks for it.
+func (p *Policy) climb(s Sample) Order {
+	next := p.layer + 1
+	if next >= len(s.Rates) || s.Now.Before(p.notUntil) || s.Loss >= lossFew || s.Queue >= queueShort {
+		p.good = 0
+		return Order{Layer: p.layer}
+	}
+	if s.Probed.After(p.counted) && s.Probed.After(p.since) {
+		p.counted = s.Probed
+		p.good++
+		if float64(s.Capacity) < room*float64(s.Sent-s.Rates[p.layer]+s.Rates[next]) {
+			p.good = 0
+		} else {
+			p.probeAt = s.Now.Add(confirmAfter)
+		}
+	}
+	if p.good >= 2 {
+		p.change(next, s)
+		p.upgraded = s.Now
+		return Order{Layer: p.layer}
+	}
+	if s.Now.Before(p.probeAt) {
+		return Order{Layer: p.layer}
+	}
+	p.probeAt = s.Now.Add(probeEvery)
+	return Order{Layer: p.layer, Probe: true}
+}
