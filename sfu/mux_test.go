@@ -201,9 +201,12 @@ func TestStrangersMakeNoState(t *testing.T) {
 			}
 		}
 		join(t, srv, "call", "alpha", guestOptions{}) // by now all of it has been read
+		sock := srv.mux.sockets[0]
 		srv.mux.mu.RLock()
 		defer srv.mux.mu.RUnlock()
-		if got := len(srv.mux.sockets[0].routes); got > maxRoutes || len(srv.mux.conns) != 1 {
+		sock.mu.RLock()
+		defer sock.mu.RUnlock()
+		if got := len(sock.routes); got > maxRoutes || len(srv.mux.conns) != 1 {
 			t.Errorf("%d routes and %d connections for one session", got, len(srv.mux.conns))
 		}
 	})
