@@ -69,7 +69,7 @@ func NewHairpin(relayIP netip.Addr, aliases []Alias) *Hairpin {
 		named, local := unmapped(a.Named), unmapped(a.Local)
 		l := at[local]
 		if l == nil {
-			l = &landing{hairpin: h, index: len(h.landings), local: net.UDPAddrFromAddrPort(local), in: make(queue, landingQueue), done: make(chan struct{})}
+			l = &landing{hairpin: h, index: len(h.landings), local: net.UDPAddrFromAddrPort(local), in: newRing(landingQueue), done: make(chan struct{})}
 			at[local] = l
 			h.landings = append(h.landings, l)
 		}
@@ -189,7 +189,7 @@ type landing struct {
 	index   int // place in Hairpin.landings
 	local   *net.UDPAddr
 	first   atomic.Pointer[alias] // label of packets to relays that never wrote here
-	in      queue
+	in      *ring
 	done    chan struct{}
 	once    sync.Once
 }
@@ -215,16 +215,20 @@ func (l *landing) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 
 // read waits for a packet; nil means closed.
 func (l *landing) read() *packet {
-	select {
-	case <-l.done:
-		return nil
-	default:
-	}
-	select {
-	case p := <-l.in:
-		return p
-	case <-l.done:
-		return nil
+	for {
+		select {
+		case <-l.done:
+			return nil
+		default:
+		}
+		if p := l.in.pop(); p != nil {
+			return p
+		}
+		select {
+		case <-l.in.wake:
+		case <-l.done:
+			return nil
+		}
 	}
 }
 

@@ -58,7 +58,7 @@ func TestHairpinConns(t *testing.T) {
 			t.Fatalf("relay read %q from %v, %v; want it from %v", buf[:n], from, err, named)
 		}
 	}
-	if len(h.landings[0].in) != 0 || len(h.landings[1].in) != 0 {
+	if h.landings[0].in.len() != 0 || h.landings[1].in.len() != 0 {
 		t.Error("packets are left over")
 	}
 }
@@ -152,7 +152,7 @@ func TestRelayDropsWhatIsTooLong(t *testing.T) {
 	if _, err := h.Conns()[0].WriteTo(make([]byte, 65000), r.addr); err != nil {
 		t.Error(err)
 	}
-	if len(r.in) != 0 || len(h.landings[0].in) != 0 {
+	if r.in.len() != 0 || h.landings[0].in.len() != 0 {
 		t.Error("it was queued")
 	}
 }
@@ -171,11 +171,11 @@ func TestRelayIsClosed(t *testing.T) {
 			t.Errorf("to %v: %v", to, err)
 		}
 	}
-	if r.kernel != nil || len(h.landings[0].in) != 0 {
+	if r.kernel != nil || h.landings[0].in.len() != 0 {
 		t.Error("something was sent")
 	}
 	r.peers.sfu = false
-	if _, err := r.WriteTo([]byte("x"), net.UDPAddrFromAddrPort(testNamed)); err != nil || len(h.landings[0].in) != 0 {
+	if _, err := r.WriteTo([]byte("x"), net.UDPAddrFromAddrPort(testNamed)); err != nil || h.landings[0].in.len() != 0 {
 		t.Errorf("sent to the SFU, which relay_to does not list: %v", err)
 	}
 }

@@ -35,7 +35,7 @@ type relay struct {
 	group    *sync.WaitGroup         // has one count until ReadFrom reported the end
 	closed   func()                  // called once, at Close
 	addr     *net.UDPAddr            // the relayed address; never modified
-	in       queue                   // towards the client
+	in       *ring                   // towards the client
 	done     chan struct{}           //
 	once     sync.Once               // closing done
 	ended    sync.Once               // leaving group
@@ -66,7 +66,7 @@ type relayConfig struct {
 func newRelay(c relayConfig) (*relay, error) {
 	r := &relay{
 		hairpin: c.hairpin, peers: c.peers, metrics: c.metrics, flow: c.flow, group: c.group, closed: c.closed,
-		in: make(queue, relayQueue), done: make(chan struct{}),
+		in: newRing(relayQueue), done: make(chan struct{}),
 		named: make([]atomic.Pointer[alias], len(c.hairpin.landings)),
 	}
 	if c.bitrate > 0 {
@@ -146,15 +146,19 @@ func (r *relay) deliver(p *packet) {
 // ReadFrom returns the next packet for the client. The address it returns is
 // valid until the next call.
 func (r *relay) ReadFrom(b []byte) (int, net.Addr, error) {
-	select {
-	case p := <-r.in:
-		n, from := copy(b, p.bytes()), r.source(p)
-		p.release()
-		r.flow.down(n)
-		return n, from, nil
-	case <-r.done:
-		r.ended.Do(r.group.Done)
-		return 0, nil, net.ErrClosed
+	for {
+		if p := r.in.pop(); p != nil {
+			n, from := copy(b, p.bytes()), r.source(p)
+			p.release()
+			r.flow.down(n)
+			return n, from, nil
+		}
+		select {
+		case <-r.in.wake:
+		case <-r.done:
+			r.ended.Do(r.group.Done)
+			return 0, nil, net.ErrClosed
+		}
 	}
 }
 
