@@ -11,7 +11,7 @@ package packetcache
 import "sync"
 
 // A Ref names a packet of a Cache. The zero Ref names none.
-type Ref uint32
+type Ref uint64
 
 // A Cache is a ring of the last payloads of one track. It is safe for concurrent
 // use. The zero Cache keeps nothing; New makes one.
@@ -52,9 +52,7 @@ func (c *Cache) Put(payload []byte) Ref {
 	}
 	c.forget(c.at, end)
 	copy(c.bytes[c.at:], payload)
-	if c.last++; c.last == 0 { // after 4 billion packets
-		c.last, c.oldest = 1, 1
-	}
+	c.last++
 	if c.last-c.oldest >= Ref(len(c.entries)) {
 		c.oldest = c.last - Ref(len(c.entries)) + 1
 	}
