@@ -34,7 +34,8 @@ type relay struct {
 	up, down *rate.Limiter           // nil = unlimited
 	group    *sync.WaitGroup         // has one count until ReadFrom reported the end
 	closed   func()                  // called once, at Close
-	addr     *net.UDPAddr            // the relayed address; never modified
+	at       netip.AddrPort          // the relayed address
+	addr     *net.UDPAddr            // the same; never modified
 	in       *ring                   // towards the client
 	done     chan struct{}           //
 	once     sync.Once               // closing done
@@ -56,7 +57,7 @@ type relayConfig struct {
 	metrics *metrics
 	flow    *flow
 	bitrate int64 // bit/s each way, 0 = unlimited
-	even    bool  // the relayed port has to be even
+	wish    wish
 	group   *sync.WaitGroup
 	closed  func()
 }
@@ -74,7 +75,7 @@ func newRelay(c relayConfig) (*relay, error) {
 		burst := max(bucketMin, int(bytes*bucketTime.Seconds()))
 		r.up, r.down = rate.NewLimiter(rate.Limit(bytes), burst), rate.NewLimiter(rate.Limit(bytes), burst)
 	}
-	if err := c.hairpin.register(r, c.even); err != nil {
+	if err := c.hairpin.register(r, c.wish); err != nil {
 		return nil, err
 	}
 	r.group.Add(1)
