@@ -135,3 +135,16 @@ func BenchmarkPut(b *testing.B) {
 		c.Put(p)
 	}
 }
+
+// A packet that comes late takes nothing from those that are newer.
+func TestLatePacketsAreFound(t *testing.T) {
+	var l Log
+	for i, seq := range []uint16{1, 2, 4, 5, 3, 6} {
+		l.Add(Sent{Seq: seq, Ref: Ref(i + 1)})
+	}
+	for seq := range uint16(6) {
+		if _, ok := l.Find(seq + 1); !ok {
+			t.Errorf("packet %d is not found", seq+1)
+		}
+	}
+}
