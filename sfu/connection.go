@@ -14,12 +14,13 @@ const trackEnd = 5 * time.Second
 
 // connect makes the PeerConnection, with the first offer.
 func (s *Session) connect() error {
-	control := &congestion{}
-	pc, err := s.server.engine.connection(&streams{over: func() { s.end("too many streams") }}, control)
+	m := newMedia(s)
+	pc, err := s.server.engine.connection(&streams{over: func() { s.end("too many streams") }, silent: m.silent}, &m.secrets)
 	if err != nil {
 		return err
 	}
-	s.pc, s.congestion = pc, control
+	s.pc, s.media = pc, m
+	m.watch(pc)
 	pc.OnICECandidate(func(c *webrtc.ICECandidate) {
 		if c != nil {
 			s.postWait(func() { s.localCandidate(c.ToJSON()) })
@@ -30,7 +31,7 @@ func (s *Session) connect() error {
 	pc.OnTrack(func(t *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
 		if s.beginTrack() {
 			defer s.tracks.Done()
-			newUp(s, t, r).run()
+			newUp(s, t, r).live()
 		}
 	})
 	return nil
@@ -58,6 +59,7 @@ func (s *Session) close() {
 		if err := s.pc.GracefulClose(); err != nil {
 			s.log.Debug("close peer connection", "err", err)
 		}
+		s.media.close()
 	}
 	s.forgetKeys()
 	s.tracksMu.Lock()

@@ -53,6 +53,10 @@ type mux struct {
 	sockets []*muxSocket
 	drops   func(reason string)
 	keys    *iceKeys
+	tcp     *tcpMux
+
+	tapMu sync.RWMutex // guards taps
+	taps  map[string]mediaTap
 
 	mu     sync.RWMutex          // guards the following
 	conns  map[string][]*muxConn // by local ufrag
@@ -79,7 +83,7 @@ type muxRoute struct {
 // newMux makes the mux of the given kernel sockets and hairpins. Reading starts
 // with run.
 func newMux(s *Sockets, hairpins []net.PacketConn, drops func(reason string)) (*mux, error) {
-	m := &mux{bound: s, conns: map[string][]*muxConn{}, drops: drops}
+	m := &mux{bound: s, conns: map[string][]*muxConn{}, taps: map[string]mediaTap{}, drops: drops}
 	for _, c := range s.udp {
 		m.add(&muxSocket{PacketConn: c, udp: c, local: localAddrPort(c.LocalAddr())})
 	}
@@ -115,6 +119,7 @@ func (m *mux) advertised() []netip.AddrPort {
 // errors of single peers this way.
 func (m *mux) read(s *muxSocket) {
 	buf := make([]byte, maxDatagram+1)
+	r := m.newReader()
 	for failed := 0; ; {
 		n, from, err := s.receive(buf)
 		switch {
@@ -122,7 +127,8 @@ func (m *mux) read(s *muxSocket) {
 			m.drops("oversized")
 		case err == nil:
 			failed = 0
-			m.deliver(s, buf[:n], from)
+			m.deliver(r, s, buf[:n], from)
+			r.end()
 		case errors.Is(err, net.ErrClosed):
 			return
 		default:
@@ -146,7 +152,7 @@ func (s *muxSocket) receive(buf []byte) (int, netip.AddrPort, error) {
 }
 
 // deliver hands one datagram to its session.
-func (m *mux) deliver(s *muxSocket, p []byte, from netip.AddrPort) {
+func (m *mux) deliver(rd *reader, s *muxSocket, p []byte, from netip.AddrPort) {
 	if ufrag, ok := requestUfrag(p); ok {
 		conn := m.lookup(ufrag, s)
 		if conn == nil {
@@ -168,6 +174,9 @@ func (m *mux) deliver(s *muxSocket, p []byte, from netip.AddrPort) {
 		if p = r.conn.roles.refusal(p); p == nil {
 			return
 		}
+	}
+	if m.tapped(rd, r.conn.ufrag, p) {
+		return
 	}
 	m.push(r.conn, p, r.from)
 }

@@ -60,6 +60,7 @@ func (c *muxConn) ReadFrom(p []byte) (int, net.Addr, error) { return c.in.pop(p)
 // WriteTo sends p to a remote address by the socket it was heard through, or the
 // first that will have it. It never blocks. It implements net.PacketConn.
 func (c *muxConn) WriteTo(p []byte, to net.Addr) (int, error) {
+	c.mux.leaving(c.ufrag, p)
 	remote := localAddrPort(to)
 	pass, request := c.roles.outgoing(p)
 	if request != nil {

@@ -43,6 +43,7 @@ type tcpMux struct {
 	endpoints []netip.AddrPort // where clients can connect, as bound: the listeners and others
 	drops     func(reason string)
 	keys      *iceKeys
+	udp       *mux
 
 	wg sync.WaitGroup // connections and accept loops
 
@@ -171,8 +172,12 @@ func (m *tcpMux) serve(c net.Conn) {
 		defer m.wg.Done()
 		peer.write()
 	}()
+	r := m.udp.newReader()
 	for err == nil {
-		conn.take(buf[:n], peer.remote)
+		if !m.udp.tapped(r, conn.ufrag, buf[:n]) {
+			conn.take(buf[:n], peer.remote)
+		}
+		r.end()
 		_ = c.SetReadDeadline(time.Now().Add(tcpIdle))
 		n, err = readFrame(in, buf)
 	}

@@ -106,6 +106,7 @@ func (c *tcpMuxConn) WriteTo(p []byte, to net.Addr) (int, error) {
 	if c.closed.Load() {
 		return 0, net.ErrClosed
 	}
+	c.mux.udp.leaving(c.ufrag, p)
 	c.mu.RLock()
 	peer := c.peers[localAddrPort(to)]
 	c.mu.RUnlock()

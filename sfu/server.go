@@ -70,15 +70,19 @@ type Options struct {
 
 // A Server is the SFU: it owns the media sockets, the calls and their sessions.
 type Server struct {
-	log     *slog.Logger
-	metrics *metrics
-	sockets *Sockets
-	told    func([]Address) // Options.Readvertised
-	mux     *mux
-	tcp     *tcpMux
-	keys    *iceKeys
-	engine  *engine
-	chooser func() chooser // makes what decides on a receiver's layer
+	log      *slog.Logger
+	metrics  *metrics
+	sockets  *Sockets
+	told     func([]Address) // Options.Readvertised
+	mux      *mux
+	tcp      *tcpMux
+	keys     *iceKeys
+	engine   *engine
+	resend   *resender
+	reporter *reporter
+	drops    func(reason string) // counts what the media path drops
+	refused  func(error)         // counts packets that were not authentic, or not new
+	chooser  func() chooser      // makes what decides on a receiver's layer
 
 	running sync.WaitGroup // one for each session
 
@@ -112,8 +116,12 @@ func New(s *Sockets, o Options) (*Server, error) {
 	}
 	srv := &Server{log: log, metrics: met, sockets: s, told: o.Readvertised, mux: m, tcp: newTCPMux(s, o.ICETCP, drops), keys: newICEKeys(), groups: map[string]*group{}}
 	srv.mux.keys, srv.tcp.keys = srv.keys, srv.keys
+	srv.mux.tcp, srv.tcp.udp = srv.tcp, srv.mux
+	srv.resend, srv.reporter = &resender{out: m.newOutbox()}, newReporter()
+	srv.drops = drops
+	srv.refused = func(err error) { drops(refusal(err)) }
 	srv.chooser = func() chooser { return &steer.Policy{} }
-	if srv.engine, err = newEngine(srv.mux, srv.tcp, drops, log); err != nil {
+	if srv.engine, err = newEngine(srv.mux, srv.tcp, log); err != nil {
 		return nil, err
 	}
 	return srv, nil
@@ -133,6 +141,7 @@ func (s *Server) Run(ctx context.Context, ice ...net.Listener) error {
 	for _, l := range ice {
 		readers.Go(func() { s.tcp.accept(l) })
 	}
+	readers.Go(func() { s.reporter.run(ctx) })
 	readers.Go(func() { s.sockets.book.keep(ctx, s.log, s.metrics, s.readvertise) })
 	<-ctx.Done()
 

@@ -112,9 +112,6 @@ func (x *Packet) twoByte(id uint8) []byte {
 	return nil
 }
 
-// MostHeader is how long a header that Append writes can be.
-const MostHeader = 12 + 4 + 8
-
 // A Header is what is written before a payload.
 type Header struct {
 	Marker  bool
@@ -128,6 +125,21 @@ type Header struct {
 	Level    uint8
 	NumberID uint8 // of the transport-wide sequence number, 1 to 14; 0 = leave out
 	Number   uint16
+}
+
+// Length is how many bytes Append appends.
+func (h *Header) Length() int {
+	n := 0
+	if h.LevelID != 0 {
+		n += 2
+	}
+	if h.NumberID != 0 {
+		n += 3
+	}
+	if n == 0 {
+		return 12
+	}
+	return 12 + 4 + (n+3)&^3
 }
 
 // Append appends the header to dst.

@@ -21,8 +21,8 @@ func TestAppend(t *testing.T) {
 	} {
 		payload := []byte{1, 2, 3, 2}
 		b := append(h.Append([]byte{}), payload...)
-		if n := len(b) - len(payload); n > MostHeader {
-			t.Errorf("%+v: %d bytes", h, n)
+		if n := len(b) - len(payload); n != h.Length() {
+			t.Errorf("%+v: %d bytes, want %d", h, n, h.Length())
 		}
 		var p rtp.Packet
 		if err := p.Unmarshal(b); err != nil {

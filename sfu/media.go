@@ -1,0 +1,348 @@
+package sfu
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pion/webrtc/v3"
+
+	"sallyport/sfu/internal/dtlskeys"
+	"sallyport/sfu/internal/reports"
+	"sallyport/sfu/internal/rtpheader"
+	"sallyport/sfu/internal/srtp"
+)
+
+// maxSources is how many SSRCs of one session are decrypted. Each costs about a
+// kilobyte until the session ends: who began anew would begin without a memory of
+// what has been received.
+const maxSources = 1024
+
+// A media is the RTP of one session, in both directions. pion runs ICE, DTLS, SCTP
+// and RTCP; RTP it neither encrypts nor decrypts, but for the first packets of an
+// SSRC, of which it makes a track:
+//
+//	mux ─> media ── SSRC of an up ──> decrypt in place ─> up, at the end of the batch: downs
+//	             └─ any other ──────> pion (and a copy is decrypted, for the accounts)
+//
+//	down ─> outgoing: header, encrypt ─> outbox ─> way
+//
+// The keys are made of what DTLS shows of itself (package dtlskeys) once pion has
+// verified the participant's certificate. Without them the session is refused:
+// there is no second road.
+type media struct {
+	session *Session
+	pc      *webrtc.PeerConnection // set once, before anything else is used
+	sender  uint32                 // SSRC of our reports of what comes in
+	path    congestion             // of what goes out
+
+	secrets dtlskeys.Secrets
+	ufrag   atomic.Pointer[string]
+	out     atomic.Pointer[srtp.Keys] // nil until DTLS is done, and after the end
+	way     atomic.Pointer[way]       // to the participant; nil while there is none
+	number  atomic.Uint32             // ID of the transport-cc extension in what comes in; 0 = not negotiated
+	due     atomic.Bool               // feedback is called for
+
+	mu       sync.Mutex // guards the following: what comes in
+	in       *srtp.Keys // like out
+	sources  map[uint32]*incoming
+	arrivals *reports.Arrivals // nil until the first numbered packet
+	reported time.Time         // when arrivals were
+	clock    reports.Clock
+	scratch  []byte
+
+	downsMu sync.Mutex // guards the following: what goes out
+	downs   map[*down]struct{}
+	unread  map[uint32]struct{} // SSRCs whose RTCP nobody reads
+}
+
+// An incoming is one SSRC of the participant. media.mu guards it.
+type incoming struct {
+	opener *srtp.Opener
+	up     *up // nil until pion has made a track of it
+	video  bool
+	stats  reports.Source
+	losses reports.Losses
+	line   reports.Timeline
+	news   bool // something came since the last report
+}
+
+func newMedia(s *Session) *media {
+	return &media{session: s, sender: rand.Uint32(), sources: map[uint32]*incoming{}, downs: map[*down]struct{}{}, unread: map[uint32]struct{}{}}
+}
+
+// watch makes m take part in what the PeerConnection does.
+func (m *media) watch(pc *webrtc.PeerConnection) {
+	m.pc = pc
+	dtls := pc.SCTP().Transport()
+	dtls.OnStateChange(func(st webrtc.DTLSTransportState) {
+		if st != webrtc.DTLSTransportStateConnected {
+			return
+		}
+		if err := m.begin(); err != nil {
+			m.session.fail("no media keys", "dtls", err)
+		}
+	})
+	dtls.ICETransport().OnSelectedCandidatePairChange(m.selected)
+}
+
+// begin takes the keys. pion has verified the participant's certificate, and has
+// not yet touched a packet.
+func (m *media) begin() error {
+	keys, err := m.secrets.Keys(func(p uint16) (int, int) { return srtp.Profile(p).KeyLength(), srtp.Profile(p).SaltLength() })
+	m.secrets.Wipe()
+	if err != nil {
+		return fmt.Errorf("learn SRTP keys: %w", err)
+	}
+	defer keys.Wipe()
+	client, err := srtp.NewKeys(srtp.Profile(keys.Profile), keys.ClientKey, keys.ClientSalt)
+	if err != nil {
+		return err
+	}
+	server, err := srtp.NewKeys(srtp.Profile(keys.Profile), keys.ServerKey, keys.ServerSalt)
+	if err != nil {
+		return err
+	}
+	if !keys.Client {
+		client, server = server, client
+	}
+	m.mu.Lock()
+	m.in = server
+	m.mu.Unlock()
+	m.out.Store(client)
+	m.session.server.reporter.add(m)
+	m.session.log.Debug("media keys are there", "profile", keys.Profile)
+	return nil
+}
+
+// close ends the media: nothing is sent or taken any longer.
+func (m *media) close() {
+	m.session.server.reporter.remove(m)
+	m.secrets.Wipe()
+	m.path.close()
+	m.way.Store(nil)
+	out := m.out.Swap(nil)
+	m.mu.Lock()
+	in := m.in
+	m.in, m.sources = nil, nil
+	m.mu.Unlock()
+	for _, k := range []*srtp.Keys{in, out} {
+		if k != nil {
+			k.Wipe()
+		}
+	}
+}
+
+// listen makes the media sockets show m what belongs to the session.
+func (m *media) listen(ufrag string) {
+	if old := m.ufrag.Swap(&ufrag); old != nil && *old != "" && *old != ufrag {
+		m.session.server.mux.tap(*old, nil)
+	}
+	if ufrag != "" {
+		m.session.server.mux.tap(ufrag, m)
+	}
+}
+
+// selected is called when ICE has chosen a path, or another.
+func (m *media) selected(pair *webrtc.ICECandidatePair) {
+	ufrag := m.ufrag.Load()
+	if pair == nil || ufrag == nil {
+		return
+	}
+	local, okLocal := candidateAddress(pair.Local)
+	remote, okRemote := candidateAddress(pair.Remote)
+	if !okLocal || !okRemote {
+		return
+	}
+	w := m.session.server.mux.way(*ufrag, local, remote, pair.Local.Protocol == webrtc.ICEProtocolTCP)
+	m.way.Store(w)
+	if w == nil {
+		m.session.log.Debug("selected path leads nowhere", "remote", remote)
+	}
+}
+
+func candidateAddress(c *webrtc.ICECandidate) (netip.AddrPort, bool) {
+	if c == nil {
+		return netip.AddrPort{}, false
+	}
+	ip, err := netip.ParseAddr(c.Address)
+	return netip.AddrPortFrom(ip.Unmap(), c.Port), err == nil
+}
+
+// handshake implements mediaTap.
+func (m *media) handshake(p []byte, outgoing bool) { m.secrets.Look(p, outgoing) }
+
+// isRTP tells RTP from RTCP, on what is one of the two (RFC 5761 §4).
+func isRTP(p []byte) bool { return len(p) >= 12 && (p[1]&0x7F < 64 || p[1]&0x7F > 95) }
+
+// media implements mediaTap.
+func (m *media) media(r *reader, p []byte) bool {
+	if !isRTP(p) {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.in == nil {
+		return false
+	}
+	ssrc := binary.BigEndian.Uint32(p[8:])
+	in := m.sources[ssrc]
+	if in == nil || in.up == nil {
+		m.stranger(ssrc, in, p)
+		return false
+	}
+	plain, err := in.opener.Open(p)
+	if err != nil {
+		m.session.server.refused(err)
+		return true
+	}
+	x, ok := rtpheader.Parse(plain)
+	if !ok {
+		return true
+	}
+	now := time.Now()
+	m.arrived(&x, now)
+	in.note(&x, now)
+	if in.losses.Missing() {
+		m.due.Store(true)
+	}
+	in.up.take(r, received{Packet: x, at: now, size: len(plain)})
+	return true
+}
+
+// stranger looks at a packet that pion gets: of an SSRC of which there is no track
+// yet, or never will be. The packet itself stays as it is. It needs mu.
+func (m *media) stranger(ssrc uint32, in *incoming, p []byte) {
+	if in == nil {
+		if len(m.sources) >= maxSources {
+			return
+		}
+		in = &incoming{opener: m.in.Opener(ssrc)}
+	}
+	m.scratch = append(m.scratch[:0], p...)
+	plain, err := in.opener.Open(m.scratch)
+	if err != nil {
+		return // pion finds out for itself
+	}
+	m.sources[ssrc] = in // only now: who cannot encrypt makes no state
+	if x, ok := rtpheader.Parse(plain); ok {
+		m.arrived(&x, time.Now())
+	}
+}
+
+// arrived records the transport-wide number of a packet, if it has one. It needs
+// mu.
+func (m *media) arrived(x *rtpheader.Packet, now time.Time) {
+	number := x.Extension(uint8(m.number.Load()))
+	if len(number) < 2 {
+		return
+	}
+	if m.arrivals == nil {
+		m.arrivals = &reports.Arrivals{}
+	}
+	m.arrivals.Push(x.SSRC, binary.BigEndian.Uint16(number), now)
+	m.due.Store(true)
+}
+
+// note counts a packet.
+func (in *incoming) note(x *rtpheader.Packet, now time.Time) {
+	in.news = true
+	in.stats.Push(x.Seq, x.Time, now)
+	in.line.Push(x.Time, now)
+	if in.video {
+		in.losses.Push(x.Seq, now)
+	}
+}
+
+// attach gives the packets of an up to it from now on.
+func (m *media) attach(u *up) {
+	rate := int(u.track.Codec().ClockRate)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.in == nil {
+		return
+	}
+	ssrc := uint32(u.track.SSRC())
+	in := m.sources[ssrc]
+	if in == nil { // pion knows the first packet, and we have lost count
+		in = &incoming{opener: m.in.Opener(ssrc)}
+		m.sources[ssrc] = in
+	}
+	in.up, in.video = u, !u.audio()
+	in.stats, in.losses = reports.Source{Rate: rate}, reports.Losses{}
+	in.line = reports.Timeline{Rate: rate}
+}
+
+// detach ends that. pion gets the packets again, if there are any.
+func (m *media) detach(u *up) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if in := m.sources[uint32(u.track.SSRC())]; in != nil && in.up == u {
+		in.up = nil
+	}
+}
+
+// heard takes a sender report of the participant about one of its SSRCs.
+func (m *media) heard(ssrc uint32, ntp uint64, timestamp uint32) {
+	now := time.Now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if in := m.sources[ssrc]; in != nil {
+		m.clock.Heard(ntp, now)
+		in.stats.Reported(ntp, now)
+		in.line.Reported(ntp, timestamp)
+	}
+}
+
+// timestamp returns the RTP timestamp that an up has now.
+func (m *media) timestamp(u *up, now time.Time) (uint32, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	in := m.sources[uint32(u.track.SSRC())]
+	if in == nil {
+		return 0, false
+	}
+	return in.line.Now(&m.clock, now)
+}
+
+// send makes sender reports of a down.
+func (m *media) send(d *down) {
+	m.downsMu.Lock()
+	defer m.downsMu.Unlock()
+	m.downs[d] = struct{}{}
+}
+
+func (m *media) sendNoMore(d *down) {
+	m.downsMu.Lock()
+	defer m.downsMu.Unlock()
+	delete(m.downs, d)
+}
+
+// leaveUnread makes the RTCP of an audio stream go nowhere: nothing in it changes
+// what we do, and reading it costs a goroutine.
+func (m *media) leaveUnread(ssrc uint32) {
+	m.downsMu.Lock()
+	defer m.downsMu.Unlock()
+	m.unread[ssrc] = struct{}{}
+}
+
+// silent reports whether that was said of an SSRC.
+func (m *media) silent(ssrc uint32) bool {
+	m.downsMu.Lock()
+	defer m.downsMu.Unlock()
+	_, ok := m.unread[ssrc]
+	return ok
+}
+
+// refusal is how a packet that was not opened is counted.
+func refusal(err error) string {
+	if errors.Is(err, srtp.ErrReplayed) || errors.Is(err, srtp.ErrOld) {
+		return "replayed"
+	}
+	return "forged"
+}
