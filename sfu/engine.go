@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pion/dtls/v2"
 	"github.com/pion/ice/v2"
 	"github.com/pion/interceptor"
 	"github.com/pion/logging"
@@ -108,6 +109,7 @@ func settingEngine(m *mux, t *tcpMux, log *slog.Logger) (webrtc.SettingEngine, e
 	e.SetIncludeLoopbackCandidate(true)
 	e.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	e.SetReceiveMTU(maxDatagram)
+	e.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80) // the cheapest first
 	e.SetSRTPReplayProtectionWindow(512) // a key frame arrives in bursts that networks reorder
 	e.SetDTLSRetransmissionInterval(dtlsFlight)
 	if err := e.SetAnsweringDTLSRole(webrtc.DTLSRoleClient); err != nil {

@@ -89,6 +89,7 @@ func (u *up) keep(run []received) {
 func (u *up) listen(run []received) []received {
 	if u.deaf.Swap(false) {
 		u.voice.Reset()
+		u.speaking = false // the mute has told
 	}
 	if !u.on.Load() {
 		return nil
@@ -101,6 +102,7 @@ func (u *up) listen(run []received) []received {
 		}
 		p.level = level[0]
 		if speaking, changed := u.voice.Push(p.level&0x7F, p.at); changed {
+			u.speaking = speaking
 			u.tellVoice(speaking)
 		}
 	}

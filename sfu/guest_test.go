@@ -97,6 +97,9 @@ type guestOptions struct {
 	dc      bool                                             // signaling over the data channel
 	tcp     bool
 	av1     bool
+	active  bool // be the DTLS client
+
+	settings func(*webrtc.SettingEngine)
 }
 
 func (o guestOptions) seen(s string) string {
@@ -122,6 +125,9 @@ func join(t *testing.T, srv *Server, call, name string, o guestOptions) *guest {
 	if err := g.pc.SetLocalDescription(offer); err != nil {
 		t.Fatal(err)
 	}
+	if o.active {
+		offer.SDP = strings.ReplaceAll(offer.SDP, "a=setup:actpass", "a=setup:active")
+	}
 	sess.Describe(wire.Description{Type: "offer", SDP: offer.SDP})
 	g.accept(<-g.answers)
 	select {
@@ -146,6 +152,9 @@ func newGuest(t *testing.T, name string, o guestOptions) *guest {
 		e.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeTCP4})
 	}
 	e.LoggerFactory = pionLog{discard}
+	if o.settings != nil {
+		o.settings(&e)
+	}
 	chain := &interceptor.Registry{}
 	if o.media != nil {
 		o.media(&m, chain)

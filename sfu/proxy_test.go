@@ -18,6 +18,7 @@ type narrow struct {
 	dropped atomic.Int64
 	passed  atomic.Int64
 	rewrite func(string) string
+	server  func([]byte) // sees what the server sends; set before the first guest
 }
 
 const narrowQueue = 300 * time.Millisecond
@@ -64,6 +65,9 @@ func newNarrow(t *testing.T, srv *Server) *narrow {
 			k, _, err := far.ReadFromUDP(buf)
 			if err != nil {
 				return
+			}
+			if n.server != nil {
+				n.server(buf[:k])
 			}
 			now := time.Now()
 			if every := n.dropIn.Load(); every > 0 && i%every == 0 {

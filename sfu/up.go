@@ -37,11 +37,12 @@ type up struct {
 	on    atomic.Bool              // false while the participant is muted
 	deaf  atomic.Bool              // forget the voice levels heard so far
 
-	mu    sync.Mutex // guards the following: packets on their way through
-	by    *reader    // whose batch run is of; nil between batches
-	run   []received
-	voice vad.Monitor
-	cache *packetcache.Cache // of video
+	mu       sync.Mutex // guards the following: packets on their way through
+	by       *reader    // whose batch run is of; nil between batches
+	run      []received
+	voice    vad.Monitor
+	speaking bool               // as told
+	cache    *packetcache.Cache // of video
 
 	retired bool // guarded by call.mu: no longer offered to anybody
 
@@ -108,6 +109,7 @@ func (u *up) live() {
 	gauge := s.server.metrics.tracks.WithLabelValues(group, "in", u.mime())
 	gauge.Inc()
 	defer gauge.Dec()
+	defer u.fallSilent()
 	s.media.attach(u)
 	defer s.media.detach(u)
 	s.call.publish(u)
@@ -155,6 +157,17 @@ func (u *up) tellVoice(speaking bool) {
 	defer u.session.voiceMu.Unlock()
 	if u.on.Load() && !u.deaf.Load() {
 		u.session.signal().Voice(speaking)
+	}
+}
+
+// fallSilent ends the speaking of a voice whose track has ended.
+func (u *up) fallSilent() {
+	u.mu.Lock()
+	speaking := u.speaking
+	u.speaking = false
+	u.mu.Unlock()
+	if speaking {
+		u.tellVoice(false)
 	}
 }
 
