@@ -171,6 +171,12 @@ func (s *Server) counted(a netip.Addr) netip.Addr {
 	return network(a)
 }
 
+// Credentials mints a credential for the server itself, from the current secret:
+// see the function of the same name.
+func (s *Server) Credentials(user string, expiry time.Time) (username, password string) {
+	return Credentials((*s.secrets.Load())[0], user, expiry)
+}
+
 // Status is what a server is doing.
 type Status struct {
 	Allocations map[string]int `json:"allocations"` // living, by transport: udp, tcp, tls
