@@ -19,7 +19,7 @@ export CGO_ENABLED = 0
 RACE = CGO_ENABLED=1 $(GO) test -race
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check e2e bench bench-sfu bench-seed fuzz load release clean
+.PHONY: help build run test check e2e bench bench-sfu bench-seed profile fuzz load release clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench-sfu: build ## the SFU beside a plain pion one: CPU, latency, loss, memory 
 
 bench-seed: build ## the SFU under the loads that Mattermost publishes figures of (RUNS=5)
 	@GO='$(GO)' .ci/bench alone seed $(RUNS) artifacts/bench-seed.json $(ARGS)
+
+profile: build ## CPU, allocation and mutex profiles under load, flame graphs: artifacts/profile
+	@GO='$(GO)' .ci/profile $(ARGS)
 
 fuzz: ## every fuzz target (FUZZTIME=30s for each)
 	GO='$(GO)' .ci/fuzz $(FUZZTIME)
