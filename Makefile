@@ -25,7 +25,7 @@ help: ## print this
 
 build: ## build bin/sallyport and bin/sallyload
 	@mkdir -p bin
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/sallyport ./cmd/sallyload
 
 run: build ## build, and run the demo: https://localhost:10443 (flags: make run ARGS='-port 11443')
 	bin/sallyport demo $(ARGS)

@@ -55,8 +55,8 @@ type Listen struct {
 // Proxy tunes the reverse proxy to Mattermost.
 type Proxy struct {
 	// TrustedProxies are the networks (CIDR, or one address) in front of us
-	// whose X-Forwarded-For is believed and which may open any number of
-	// connections to the HTTPS port. Empty: nobody's.
+	// whose X-Forwarded-For and PROXY headers are believed and which may open
+	// any number of connections to the HTTPS port. Empty: nobody's.
 	TrustedProxies []string `koanf:"trusted_proxies"`
 	// IdleTimeout is how long an idle connection to Mattermost is kept. It
 	// must stay below the 60 s after which Mattermost closes its end, or a

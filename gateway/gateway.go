@@ -138,7 +138,7 @@ func (g *Gateway) buildTLS(cfg Config, _ Secrets) error {
 	if err != nil {
 		return fmt.Errorf("proxy.trusted_proxies: %w", err)
 	}
-	g.port = tls.NewPort(g.sockets.https, certs, tls.PortOptions{Logger: g.logger, Metrics: g.registry, Exempt: trusted})
+	g.port = tls.NewPort(g.sockets.https, certs, tls.PortOptions{Logger: g.logger, Metrics: g.registry, Trusted: trusted})
 	return nil
 }
 
@@ -175,9 +175,16 @@ func (g *Gateway) buildTURN(cfg Config, s Secrets) error {
 	if section.Realm == "" {
 		section.Realm = cfg.Domain
 	}
-	var err error
+	trusted, err := parsePrefixes(cfg.Proxy.TrustedProxies)
+	if err != nil {
+		return fmt.Errorf("proxy.trusted_proxies: %w", err)
+	}
 	g.turn, err = turn.New(section, g.hairpin, turn.Options{Logger: g.logger, Metrics: g.registry, Secrets: s.TURN})
-	return err
+	if err != nil {
+		return err
+	}
+	g.turn.SetTrusted(trusted)
+	return nil
 }
 
 func (g *Gateway) buildAPI(cfg Config, s Secrets) error {

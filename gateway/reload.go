@@ -87,6 +87,7 @@ func (g *Gateway) reload(cfg Config) error {
 	}
 	if g.turn != nil {
 		g.turn.SetSecrets(secrets.TURN)
+		g.turn.SetTrusted(s.trusted)
 	}
 	if g.rtcd != nil {
 		g.rtcd.SetKeys(secrets.Clients)
@@ -94,7 +95,7 @@ func (g *Gateway) reload(cfg Config) error {
 	if g.opts.Level != nil {
 		g.opts.Level.Set(level)
 	}
-	g.port.SetExempt(s.trusted)
+	g.port.SetTrusted(s.trusted)
 	g.proxy.use(s)
 	return nil
 }

@@ -60,7 +60,7 @@ func (s *Session) bounded(d webrtc.SessionDescription) (webrtc.SessionDescriptio
 		}
 		kept := m.Attributes[:0]
 		for _, a := range m.Attributes {
-			if a.IsICECandidate() && !s.admit(a.Value) || !sources.keep(a.Key, a.Value) {
+			if a.IsICECandidate() && !s.ice.admit(a.Value) || !sources.keep(a.Key, a.Value) {
 				changed = true
 				continue
 			}
@@ -106,24 +106,6 @@ func (s *sources) keep(key, value string) bool {
 	case "ssrc-group":
 		return len(f) == 3 && f[0] == "FID" && f[1] == s.first && f[2] == s.repair
 	}
-	return true
-}
-
-// admit reports whether a candidate of the participant may be used: it is known
-// already or there is room for it.
-func (s *Session) admit(candidate string) bool {
-	f := strings.Fields(strings.TrimPrefix(candidate, "candidate:"))
-	if len(f) < 6 {
-		return false
-	}
-	transport := strings.ToLower(f[2]) + " " + f[4] + " " + f[5]
-	if _, known := s.transports[transport]; known {
-		return true
-	}
-	if len(s.transports) >= maxCandidates {
-		return false
-	}
-	s.transports[transport] = struct{}{}
 	return true
 }
 

@@ -300,14 +300,12 @@ func (s *Session) takeFirstOffer(d wire.Description, by road) {
 		return
 	}
 	s.phase, s.answeredAt = answered, time.Now()
-	for _, c := range s.candidates {
-		s.addCandidate(c)
-	}
-	s.candidates = nil
 }
 
 // takeOffer answers an offer on the road it came by.
 func (s *Session) takeOffer(d wire.Description, by road) error {
+	remote, _ := sdpCredentials(d.SDP)
+	s.ice.generation(remote.ufrag)
 	offer, err := s.bounded(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: d.SDP})
 	if err != nil {
 		return fmt.Errorf("read offer: %w", err)
@@ -333,6 +331,9 @@ func (s *Session) takeOffer(d wire.Description, by road) error {
 		s.sendChannel(wire.ChannelMessage{Type: wire.ChannelSDP, SDP: answer})
 	} else {
 		s.signal().Answer(answer)
+	}
+	for _, c := range s.ice.release(remote.ufrag) {
+		s.addCandidate(c)
 	}
 	return nil
 }

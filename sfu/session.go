@@ -16,8 +16,6 @@ const (
 	// firstOfferTime is how long a participant may take to send its first offer
 	// (rtcd protocol §4.1).
 	firstOfferTime = 10 * time.Second
-	// maxCandidates is how many ICE candidates of a participant are used.
-	maxCandidates = 40
 	// maxOffers is how many offers wait for the data channel to open.
 	maxOffers = 20
 	// trackEnd is how long the tracks of a session may take to end after it.
@@ -54,6 +52,8 @@ type Session struct {
 	done  chan struct{} // closed by end
 	ups   []*up         // guarded by call.mu
 
+	voiceMu sync.Mutex // held to tell of the participant's voice; taken before call.mu
+
 	once   sync.Once
 	reason string // why it ended; written before done is closed
 	tracks sync.WaitGroup
@@ -74,8 +74,7 @@ type Session struct {
 	pc         *webrtc.PeerConnection
 	congestion *congestion // set with pc
 	phase      phase
-	candidates []wire.Candidate    // before the first offer
-	transports map[string]struct{} // the participant's candidates, at most maxCandidates
+	ice        candidates
 	channel    *webrtc.DataChannel
 	answeredAt time.Time
 	ufrag      string // ours, as the media sockets know it
@@ -93,7 +92,7 @@ func newSession(srv *Server, c *call, m Member, sig Signal) *Session {
 		woken:  make(chan struct{}, 1),
 		done:   make(chan struct{}),
 	}
-	s.transports = map[string]struct{}{}
+	s.ice = newCandidates()
 	s.negotiation.downs = map[*up]*down{}
 	s.negotiation.offers = rate.NewLimiter(offersPerSecond, offersAtOnce)
 	s.Rebind(sig)
@@ -127,6 +126,8 @@ func (s *Session) Unmute() { s.setMuted(false) }
 // §4.8).
 func (s *Session) setMuted(muted bool) {
 	heard := false
+	s.voiceMu.Lock()
+	defer s.voiceMu.Unlock()
 	s.call.mu.Lock()
 	s.muted = muted
 	for _, u := range s.ups {
@@ -338,31 +339,4 @@ func (s *Session) connectionState(st webrtc.PeerConnectionState) {
 		return
 	}
 	s.server.metrics.states.WithLabelValues(st.String()).Inc()
-}
-
-// localCandidate sends one of our candidates, after the answer.
-func (s *Session) localCandidate(c webrtc.ICECandidateInit) {
-	mid, line := "0", uint16(0) // everything is bundled on the first section
-	s.signal().Candidate(wire.Candidate{Candidate: c.Candidate, SDPMid: &mid, SDPMLineIndex: &line})
-}
-
-// remoteCandidate uses one of the participant's candidates, or keeps it until
-// its first offer is there.
-func (s *Session) remoteCandidate(c wire.Candidate) {
-	if c.Candidate == "" || !s.admit(c.Candidate) {
-		return
-	}
-	if s.phase == waiting {
-		s.candidates = append(s.candidates, c)
-		return
-	}
-	s.addCandidate(c)
-}
-
-func (s *Session) addCandidate(c wire.Candidate) {
-	err := s.pc.AddICECandidate(webrtc.ICECandidateInit{Candidate: c.Candidate, SDPMid: c.SDPMid, SDPMLineIndex: c.SDPMLineIndex, UsernameFragment: c.UsernameFragment})
-	if err != nil {
-		s.server.metrics.errors.WithLabelValues(s.member.Group, "ice").Inc()
-		s.log.Debug("add remote candidate", "err", err)
-	}
 }

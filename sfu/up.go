@@ -152,7 +152,7 @@ func (u *up) forward() error {
 			}
 			if ok {
 				if speaking, changed := voice.Push(level&0x7F, time.Now()); changed {
-					u.session.signal().Voice(speaking)
+					u.tellVoice(speaking)
 				}
 			}
 		}
@@ -171,6 +171,16 @@ func (u *up) forward() error {
 			d.forward(&u.packet, level)
 		}
 		c.took.Observe(time.Since(start).Seconds())
+	}
+}
+
+// tellVoice says that the participant began or ended speaking, unless it has been
+// muted since the packet that showed it: a mute has the last word.
+func (u *up) tellVoice(speaking bool) {
+	u.session.voiceMu.Lock()
+	defer u.session.voiceMu.Unlock()
+	if u.on.Load() && !u.deaf.Load() {
+		u.session.signal().Voice(speaking)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
-	"sync"
 )
 
 // A peeked conn is a TCP connection whose first bytes were read to classify it;
@@ -24,14 +23,22 @@ type peeked struct {
 	slots *slots // nil outside handshakes
 	held  bool
 
-	closed sync.Once
-	leave  func() // called by the first Close
+	place  *place       // among the open ones; left by Close
+	client *net.TCPAddr // whom a trusted proxy speaks for; nil: the other side itself
 }
 
 // Close closes the connection. It may be called from any goroutine.
 func (c *peeked) Close() error {
-	defer c.closed.Do(c.leave)
+	defer c.place.leave()
 	return c.Conn.Close()
+}
+
+// RemoteAddr returns the address of the client, a *net.TCPAddr.
+func (c *peeked) RemoteAddr() net.Addr {
+	if c.client != nil {
+		return c.client
+	}
+	return c.Conn.RemoteAddr()
 }
 
 func (c *peeked) Read(b []byte) (int, error) {
@@ -52,6 +59,13 @@ func (c *peeked) Secure() bool { return false }
 // NetConn returns the connection underneath, for socket options only: reading
 // from it would lose the first bytes.
 func (c *peeked) NetConn() net.Conn { return c.Conn }
+
+// classify finds out what c speaks. What it reads for that will be read again.
+func (c *peeked) classify() (kind, error) {
+	head, k, err := peek(c, classifyOuter)
+	c.head = append(head, c.head...)
+	return k, err
+}
 
 // enter waits for a slot. It fails when too many wait already or ctx ends.
 func (c *peeked) enter(ctx context.Context) error {

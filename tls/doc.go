@@ -6,7 +6,8 @@
 // listeners. From then on it never touches the connection again.
 //
 //	                 first bytes (10 s)            after the handshake (60 s)
-//	accept ──limits──┬─ 16 03 0x ─── TLS ≤ 10 s ─┬─ ALPN h2 ──────────────> HTTP   *tls.Conn itself
+//	accept ──limits──┬─ PROXY header of a trusted proxy: read, then again from here
+//	                 ├─ 16 03 0x ─── TLS ≤ 10 s ─┬─ ALPN h2 ──────────────> HTTP   *tls.Conn itself
 //	                 │                           ├─ ALPN acme-tls/1 ──────> closed: the certificate was the answer
 //	                 │                           ├─ STUN cookie at 4 ─────> TURN   Secure() == true
 //	                 │                           └─ anything else ────────> HTTP   fills http.Request.TLS

@@ -87,6 +87,50 @@ func (m *admission) leave(a netip.Addr) {
 	}
 }
 
+// A place is one connection's share in an admission.
+type place struct {
+	of *admission
+
+	mu   sync.Mutex // guards the following
+	at   netip.Addr
+	left bool
+}
+
+// take admits one connection from a; refused is the limit it would exceed.
+func (m *admission) take(a netip.Addr) (p *place, refused string) {
+	if refused := m.enter(a); refused != "" {
+		return nil, refused
+	}
+	return &place{of: m, at: a}, ""
+}
+
+// move makes the connection one from a. If that would exceed a limit, which it
+// returns, the place is lost.
+func (p *place) move(a netip.Addr) (refused string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.left || a == p.at {
+		return ""
+	}
+	p.of.leave(p.at) // first, or a full port could serve no proxy
+	if refused := p.of.enter(a); refused != "" {
+		p.left = true
+		return refused
+	}
+	p.at = a
+	return ""
+}
+
+// leave gives the place up. It may be called more than once.
+func (p *place) leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.left {
+		p.left = true
+		p.of.leave(p.at)
+	}
+}
+
 func (m *admission) size() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -95,14 +139,10 @@ func (m *admission) size() int {
 
 // source returns what identifies the remote side of c for the limits: its IPv4
 // address, or the /64 of its IPv6 address, which one customer usually has whole.
-// It is the zero Addr for those that are exempt: they speak for many.
-func source(c net.Conn, exempt []netip.Prefix) netip.Addr {
-	tcp, ok := c.RemoteAddr().(*net.TCPAddr)
-	if !ok {
-		return netip.Addr{}
-	}
-	a := tcp.AddrPort().Addr().Unmap().WithZone("")
-	if slices.ContainsFunc(exempt, func(p netip.Prefix) bool { return p.Contains(a) }) {
+// It is the zero Addr for trusted proxies: they speak for many.
+func source(c net.Conn, trusted []netip.Prefix) netip.Addr {
+	a := remoteIP(c)
+	if !a.IsValid() || contains(trusted, a) {
 		return netip.Addr{}
 	}
 	if a.Is6() {
@@ -111,6 +151,20 @@ func source(c net.Conn, exempt []netip.Prefix) netip.Addr {
 		}
 	}
 	return a
+}
+
+// remoteIP is the address of the other side of c, the zero Addr if that is not
+// TCP.
+func remoteIP(c net.Conn) netip.Addr {
+	tcp, ok := c.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	return tcp.AddrPort().Addr().Unmap().WithZone("")
+}
+
+func contains(networks []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // spareFiles is how many file descriptors stay free for media, upstreams and

@@ -80,8 +80,8 @@ func TestOpenTotal(t *testing.T) {
 }
 
 // A load balancer is one address for everybody: only the totals hold it.
-func TestExemptFromLimitsByAddress(t *testing.T) {
-	r := newRig(t, PortOptions{PerAddress: 1, OpenPerAddress: 2, OpenTotal: 5, Exempt: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}}).serve()
+func TestTrustedHaveNoLimitByAddress(t *testing.T) {
+	r := newRig(t, PortOptions{PerAddress: 1, OpenPerAddress: 2, OpenTotal: 5, Trusted: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}}).serve()
 	for range 3 {
 		r.dialFrom("127.0.0.2")
 	}

@@ -51,10 +51,12 @@ type PortOptions struct {
 	// fewer than 1024: media and upstreams need theirs.
 	OpenTotal int
 
-	// Exempt are the networks to which no limit by address applies: those of
-	// load balancers in front of us, each of which is one address for everybody.
-	// SetExempt changes them.
-	Exempt []netip.Prefix
+	// Trusted are the networks of the load balancers in front of us, each of
+	// which is one address for everybody: no limit by address applies to them,
+	// and a PROXY header (version 1 or 2) at the very beginning of a connection
+	// is believed. From everybody else such a header ends the connection.
+	// SetTrusted changes them.
+	Trusted []netip.Prefix
 
 	// Running is how many handshakes may compute at once; 0 is 4 per core.
 	Running int
@@ -89,7 +91,8 @@ func (o PortOptions) withDefaults() PortOptions {
 // over TCP, ICE-TCP and plain HTTP. See the package comment for the rules.
 //
 // RemoteAddr and LocalAddr of every connection handed out are *net.TCPAddr
-// (those of the socket's connections), its deadlines are cleared, and the Port
+// (those of the socket's connections; RemoteAddr is the client's that a trusted
+// proxy names in a PROXY header), its deadlines are cleared, and the Port
 // never touches it again: it only learns when the connection is closed.
 type Port struct {
 	ln    net.Listener
@@ -101,7 +104,7 @@ type Port struct {
 	open    *admission // not closed yet
 	metrics *portMetrics
 
-	exempt atomic.Pointer[[]netip.Prefix]
+	trusted atomic.Pointer[[]netip.Prefix]
 
 	http, plain, turn, ice *queue
 }
@@ -122,7 +125,7 @@ func NewPort(ln net.Listener, certs *Certificates, o PortOptions) *Port {
 		turn:    newQueue(ln.Addr(), o.Queue),
 		ice:     newQueue(ln.Addr(), o.Queue),
 	}
-	p.SetExempt(o.Exempt)
+	p.SetTrusted(o.Trusted)
 	p.metrics = newPortMetrics(o.Metrics, p.pending.size)
 	return p
 }
@@ -149,8 +152,8 @@ func (p *Port) TURN() net.Listener { return p.turn }
 // ICE returns the listener of ICE-TCP: STUN in RFC 4571 frames, without TLS.
 func (p *Port) ICE() net.Listener { return p.ice }
 
-// SetExempt replaces PortOptions.Exempt for new connections.
-func (p *Port) SetExempt(networks []netip.Prefix) { p.exempt.Store(&networks) }
+// SetTrusted replaces PortOptions.Trusted for new connections.
+func (p *Port) SetTrusted(networks []netip.Prefix) { p.trusted.Store(&networks) }
 
 // Run accepts connections until ctx ends, then returns nil. Before it returns
 // it closes the socket, the four listeners and every connection that was not
@@ -168,29 +171,40 @@ func (p *Port) Run(ctx context.Context) error {
 		if err != nil || c == nil {
 			return err
 		}
-		from := source(c, *p.exempt.Load())
-		if limit := p.admit(from); limit != "" {
+		v := &visit{trusted: *p.trusted.Load()}
+		if limit := p.admit(c, v); limit != "" {
 			p.metrics.refused.WithLabelValues(limit).Inc()
 			c.Close()
 			continue
 		}
 		conns.Go(func() {
-			defer p.pending.leave(from)
-			p.serve(ctx, &peeked{Conn: c, leave: func() { p.open.leave(from) }})
+			defer v.pending.leave()
+			p.serve(ctx, v)
 		})
 	}
 }
 
-// admit counts one more connection from a, as pending and as open; refused is
-// the limit it would exceed.
-func (p *Port) admit(a netip.Addr) (refused string) {
-	if limit := p.open.enter(a); limit != "" {
+// A visit is one connection until it is handed over. It belongs to the
+// goroutine that serves it.
+type visit struct {
+	conn    *peeked
+	pending *place
+	trusted []netip.Prefix // as they were when it came
+}
+
+// admit counts c, as pending and as open, and makes it v's; refused is the
+// limit it would exceed.
+func (p *Port) admit(c net.Conn, v *visit) (refused string) {
+	from := source(c, v.trusted)
+	open, limit := p.open.take(from)
+	if limit != "" {
 		return "open_" + limit
 	}
-	if limit := p.pending.enter(a); limit != "" {
-		p.open.leave(a)
+	if v.pending, limit = p.pending.take(from); limit != "" {
+		open.leave()
 		return limit
 	}
+	v.conn = &peeked{Conn: c, place: open}
 	return ""
 }
 

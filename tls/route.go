@@ -11,6 +11,7 @@ const (
 	kindSTUN                // a STUN message: a TURN client
 	kindICE                 // a STUN message in an RFC 4571 frame: an ICE-TCP candidate
 	kindHTTP                // a letter: an HTTP request line
+	kindProxy               // a PROXY header, before one of the others
 )
 
 const (
@@ -33,6 +34,9 @@ const (
 func classifyOuter(b []byte) (k kind, more bool) {
 	if len(b) == 0 {
 		return kindUnknown, true
+	}
+	if k, more := classifyProxy(b); more || k == kindProxy {
+		return k, more
 	}
 	switch {
 	case isLetter(b[0]):

@@ -43,10 +43,12 @@ func TestClassify(t *testing.T) {
 		{"frame with a DTLS hello", unhex("0040 16fefd 0000 000000"), kindUnknown, kindHTTP, 7},
 		{"GET", []byte("GET / HTTP/1.1\r\n"), kindHTTP, kindHTTP, 1},
 		{"lower case", []byte("get / HTTP/1.1\r\n"), kindHTTP, kindHTTP, 1},
-		{"HTTP/2 with prior knowledge", []byte("PRI * HTTP/2.0\r\n"), kindHTTP, kindHTTP, 1},
+		{"HTTP/2 with prior knowledge", []byte("PRI * HTTP/2.0\r\n"), kindHTTP, kindHTTP, 3},
 		{"empty line", []byte("\r\nGET / HTTP/1.1"), kindUnknown, kindHTTP, 5},
 		{"SSH", []byte("SSH-2.0-x\r\n"), kindHTTP, kindHTTP, 1},
-		{"PROXY v2", unhex("0d0a0d0a000d0a515549540a"), kindUnknown, kindHTTP, 7},
+		{"PROXY v2", unhex("0d0a0d0a000d0a515549540a"), kindProxy, kindHTTP, 7},
+		{"PROXY v1", []byte("PROXY TCP4 "), kindProxy, kindHTTP, 6},
+		{"PROPFIND", []byte("PROPFIND / HTTP/1.1\r\n"), kindHTTP, kindHTTP, 4},
 		{"zeros", make([]byte, 12), kindUnknown, kindHTTP, 5},
 		{"ones", bytes.Repeat([]byte{0xFF}, 12), kindUnknown, kindHTTP, 3},
 	} {
@@ -75,7 +77,7 @@ func feed(classify func([]byte) (kind, bool), in []byte) (kind, int) {
 // FuzzClassify checks what the reading side relies on: a decision falls within
 // headSize bytes, later bytes never change it, and each kind looks as promised.
 func FuzzClassify(f *testing.F) {
-	for _, seed := range [][]byte{stun, framed, hello, []byte("GET / HTTP/1.1\r\n"), {}, {0x16}, {0x16, 3}, make([]byte, 10)} {
+	for _, seed := range [][]byte{stun, framed, hello, []byte("GET / HTTP/1.1\r\n"), []byte(proxyV1), []byte(proxyV2), {}, {0x16}, {0x16, 3}, make([]byte, 10)} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
@@ -104,6 +106,8 @@ func FuzzClassify(f *testing.F) {
 				ok = c.name == "outer" && in[2] < 0x40 && bytes.Equal(in[6:10], cookie)
 			case kindTLS:
 				ok = c.name == "outer" && in[0] == 0x16 && in[1] == 3
+			case kindProxy:
+				ok = c.name == "outer" && (bytes.HasPrefix(in, []byte(proxyV1)) || bytes.HasPrefix(in, []byte(proxyV2[:proxyV2Mark])))
 			case kindHTTP:
 				ok = c.name == "inner" || isLetter(in[0])
 			}

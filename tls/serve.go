@@ -14,14 +14,17 @@ import (
 // Why a connection is not handed over.
 var (
 	errUnknown   = errors.New("unknown protocol")
+	errUntrusted = errors.New("PROXY header from an address that is not in proxy.trusted_proxies")
+	errCrowded   = errors.New("too many connections from the address in the PROXY header")
 	errChallenge = errors.New("challenge answered") // not a failure
 )
 
-// serve finds out what raw speaks and hands it over, or closes it.
-func (p *Port) serve(ctx context.Context, raw *peeked) {
+// serve finds out what a visit speaks and hands it over, or closes it.
+func (p *Port) serve(ctx context.Context, v *visit) {
+	raw := v.conn
 	tune(raw.Conn)
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
-	to, c, err := p.route(ctx, raw)
+	to, c, err := p.route(ctx, v)
 	if !stop() {
 		return // closed already
 	}
@@ -55,16 +58,23 @@ func tune(c net.Conn) {
 	})
 }
 
-// route returns where raw belongs and the connection to hand over.
-func (p *Port) route(ctx context.Context, raw *peeked) (*queue, net.Conn, error) {
+// route returns where a visit belongs and the connection to hand over.
+func (p *Port) route(ctx context.Context, v *visit) (*queue, net.Conn, error) {
+	raw := v.conn
 	_ = raw.SetReadDeadline(time.Now().Add(p.opts.FirstBytes))
-	head, k, err := peek(raw, classifyOuter)
+	k, err := raw.classify()
+	if err == nil && k == kindProxy {
+		if err = p.introduce(v); err != nil {
+			p.count("proxy_refused", "plain")
+			return nil, nil, err
+		}
+		k, err = raw.classify() // another header is not known any more
+	}
 	if err != nil {
 		p.count(endOf(err), "plain")
 		return nil, nil, fmt.Errorf("read first bytes: %w", err)
 	}
 	_ = raw.SetReadDeadline(time.Time{})
-	raw.head = head
 	switch k {
 	case kindTLS:
 		return p.routeTLS(ctx, raw)
@@ -80,6 +90,34 @@ func (p *Port) route(ctx context.Context, raw *peeked) (*queue, net.Conn, error)
 	}
 	p.count("unknown", "plain")
 	return nil, nil, errUnknown
+}
+
+// introduce reads the PROXY header by which a trusted proxy says whom it speaks
+// for. From then on the visit is the client's, also as far as limits go.
+func (p *Port) introduce(v *visit) error {
+	if !contains(v.trusted, remoteIP(v.conn.Conn)) {
+		return errUntrusted
+	}
+	client, rest, err := readProxy(v.conn.Conn, v.conn.head)
+	if err != nil {
+		return err
+	}
+	v.conn.head = rest
+	if !client.IsValid() {
+		return nil
+	}
+	v.conn.client = net.TCPAddrFromAddrPort(client)
+	from := source(v.conn, v.trusted)
+	for _, move := range []struct {
+		place  *place
+		prefix string
+	}{{v.conn.place, "open_"}, {v.pending, ""}} {
+		if limit := move.place.move(from); limit != "" {
+			p.metrics.refused.WithLabelValues(move.prefix + limit).Inc()
+			return errCrowded
+		}
+	}
+	return nil
 }
 
 // routeTLS does the same for a connection that begins with a ClientHello.

@@ -165,7 +165,7 @@ func (g *guard) event(e event, b []byte) (int, net.Addr) {
 	if e.what == connectionGone {
 		c.gone = true
 		if !c.stream.allocated.Load() {
-			g.lobby.leave(c.source.addr.Addr())
+			g.lobby.leave(c.stream.network)
 		}
 	}
 	if c.allocation == nil || e.what == allocationExpired && time.Now().Before(c.allocation.expires) {

@@ -68,9 +68,9 @@ const (
 	lobbyPerNetwork = 1024 // and from one address; a large office sits behind one
 )
 
-// A lobby counts the connections that have not allocated yet. Those that have
-// are limited by the quota of their user instead: many people share one
-// address.
+// A lobby counts the connections that have not allocated yet, in all and by
+// network; the zero Addr counts in all only. Those that have allocated are
+// limited by the quota of their user instead: many people share one address.
 type lobby struct {
 	mu       sync.Mutex // guards the following
 	total    int
@@ -79,12 +79,12 @@ type lobby struct {
 
 func newLobby() *lobby { return &lobby{networks: make(map[netip.Addr]int)} }
 
-// enter counts a new connection and tells whether there was room for it.
+// enter counts a new connection of a network and tells whether there was room
+// for it.
 func (l *lobby) enter(a netip.Addr) bool {
-	a = network(a)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.total >= lobbySize || l.networks[a] >= lobbyPerNetwork {
+	if l.total >= lobbySize || a.IsValid() && l.networks[a] >= lobbyPerNetwork {
 		return false
 	}
 	l.total++
@@ -94,7 +94,6 @@ func (l *lobby) enter(a netip.Addr) bool {
 
 // rejoin counts a connection whose allocation ended; there is room for it.
 func (l *lobby) rejoin(a netip.Addr) {
-	a = network(a)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.total++
@@ -102,7 +101,6 @@ func (l *lobby) rejoin(a netip.Addr) {
 }
 
 func (l *lobby) leave(a netip.Addr) {
-	a = network(a)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.total--

@@ -96,7 +96,8 @@ func (run *serving) accept(ctx context.Context, ln net.Listener) error {
 // serve starts a connection, if there is room for one more stranger.
 func (run *serving) serve(ctx context.Context, conn net.Conn) {
 	remote := addrPort(conn.RemoteAddr())
-	if !remote.IsValid() || !run.lobby.enter(remote.Addr()) {
+	from := run.counted(remote.Addr())
+	if !remote.IsValid() || !run.lobby.enter(from) {
 		run.metrics.drops.lobby.Inc()
 		_ = conn.Close()
 		return
@@ -106,13 +107,13 @@ func (run *serving) serve(ctx context.Context, conn net.Conn) {
 		via = overTLS
 	}
 	st := &stream{
-		conn: conn, remote: remote, lobby: run.lobby, drops: &run.metrics.drops, patience: run.patience, single: via == overTLS,
+		conn: conn, network: from, lobby: run.lobby, drops: &run.metrics.drops, patience: run.patience, single: via == overTLS,
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
-	from := source{via: st, addr: remote}
-	st.client = newClient(run.ids.Add(1), from, via)
+	way := source{via: st, addr: remote}
+	st.client = newClient(run.ids.Add(1), way, via)
 	st.client.stream = st
-	st.shard = run.shards.of(from)
+	st.shard = run.shards.of(way)
 	run.group.Go(func() error {
 		run.streams.Add(1)
 		run.metrics.connections[via].Inc()

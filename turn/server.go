@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -67,6 +68,7 @@ type Server struct {
 	relays     sync.WaitGroup // and the shards that make them
 
 	secrets  atomic.Pointer[[][]byte]
+	trusted  atomic.Pointer[[]netip.Prefix]
 	draining atomic.Bool
 	ids      atomic.Uint64 // of clients
 	live     [transports]atomic.Int64
@@ -131,6 +133,20 @@ func (s *Server) SetSecrets(secrets [][]byte) {
 	if len(next) > 0 {
 		s.secrets.Store(&next)
 	}
+}
+
+// SetTrusted names the networks of the load balancers in front of us, each of
+// which is one address for everybody: no limit by address applies to
+// connections that still have it. There are none at first.
+func (s *Server) SetTrusted(networks []netip.Prefix) { s.trusted.Store(&networks) }
+
+// counted is the network for which a connection from a counts in limits by
+// address; the zero Addr if none applies.
+func (s *Server) counted(a netip.Addr) netip.Addr {
+	if t := s.trusted.Load(); t != nil && slices.ContainsFunc(*t, func(p netip.Prefix) bool { return p.Contains(a) }) {
+		return netip.Addr{}
+	}
+	return network(a)
 }
 
 // Drain refuses new allocations from now on (508) and leaves the living alone.

@@ -32,7 +32,7 @@ const (
 // sends.
 type stream struct {
 	conn     net.Conn
-	remote   netip.AddrPort
+	network  netip.Addr // it counts for in the lobby
 	client   *client
 	shard    *shard
 	lobby    *lobby
@@ -98,7 +98,7 @@ func (s *stream) read() {
 // promote frees the connection from the limits of strangers.
 func (s *stream) promote() {
 	if s.allocated.CompareAndSwap(false, true) {
-		s.lobby.leave(s.remote.Addr())
+		s.lobby.leave(s.network)
 		_ = s.conn.SetReadDeadline(time.Time{})
 	}
 }
@@ -106,7 +106,7 @@ func (s *stream) promote() {
 // demote makes it a stranger again: it has to allocate anew or go.
 func (s *stream) demote() {
 	if s.allocated.CompareAndSwap(true, false) {
-		s.lobby.rejoin(s.remote.Addr())
+		s.lobby.rejoin(s.network)
 		_ = s.conn.SetReadDeadline(time.Now().Add(s.patience))
 	}
 }

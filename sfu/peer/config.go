@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 
 	"sallyport/sfu/wire"
@@ -25,6 +26,8 @@ type Config struct {
 	Path Path
 	// Port, if not 0, is the only port of the server's that media goes to.
 	Port uint16
+	// LocalIP, if valid, is the only local address that media uses.
+	LocalIP netip.Addr
 	// ICEServers are the TURN servers of the TURN paths.
 	ICEServers []ICEServer
 	// DialTURN opens the stream to a TURN server on the paths TURNTCP and
@@ -45,6 +48,9 @@ type Config struct {
 	OnTrack  func(*Track)
 	OnVoice  func(on bool)
 	OnClosed func(error)
+	// OnPacket, if not nil, sees every packet of every track before it is counted:
+	// the whole RTP packet, not to be kept. The tracks' goroutines call it.
+	OnPacket func(t *Track, packet []byte)
 	// Logger takes what goes wrong but ends nothing. nil discards.
 	Logger *slog.Logger
 }

@@ -3,6 +3,7 @@ package peer
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/pion/ice/v2"
@@ -114,6 +115,10 @@ func settings(c *Config) webrtc.SettingEngine {
 	e.SetIncludeLoopbackCandidate(true)
 	e.SetICETimeouts(iceDisconnected, iceFailed, iceKeepAlive)
 	e.SetRelayAcceptanceMinWait(0)
+	if c.LocalIP.IsValid() {
+		local := net.IP(c.LocalIP.Unmap().AsSlice())
+		e.SetIPFilter(local.Equal)
+	}
 	switch c.Path {
 	case Auto:
 		e.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeTCP4})

@@ -164,6 +164,7 @@ func (p *Peer) RTT() time.Duration { return time.Duration(p.rtt.Load()) }
 // receive takes a new track in and counts its packets until it ends.
 func (p *Peer) receive(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
 	t := newTrack(p.pc, remote, receiver)
+	t.tap = p.config.OnPacket
 	p.update(func() {
 		t.Announced = p.media[t.Mid]
 		if t.Type == "" { // not named by the protocol's rule

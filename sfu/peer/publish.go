@@ -140,12 +140,7 @@ func (p *Peer) pause(kind string, on bool) {
 
 // publishVideo adds the tracks of a picture, each by an offer of its own.
 func (p *Peer) publishVideo(ctx context.Context, kind, stream string, v Video) error {
-	if v.Bitrate <= 0 {
-		v.Bitrate = 1_000_000
-	}
-	if v.FPS <= 0 {
-		v.FPS = 10
-	}
+	v = v.complete()
 	mimes := []string{webrtc.MimeTypeVP8}
 	if p.config.AV1 {
 		mimes = append(mimes, webrtc.MimeTypeAV1)

@@ -32,11 +32,22 @@ type Video struct {
 	Sound bool
 }
 
+func (v Video) complete() Video {
+	if v.Bitrate <= 0 {
+		v.Bitrate = 1_000_000
+	}
+	if v.FPS <= 0 {
+		v.FPS = 10
+	}
+	return v
+}
+
 // Sent counts what a peer sent.
 type Sent struct {
 	Packets, Bytes uint64 // bytes of RTP payload
 	Measured       uint64 // packets sent while the Window was open
 	KeyFrames      uint64
+	Asked          uint64 // requests for a key frame that came back
 }
 
 func (s *Sent) add(o Sent) {
@@ -44,6 +55,7 @@ func (s *Sent) add(o Sent) {
 	s.Bytes += o.Bytes
 	s.Measured += o.Measured
 	s.KeyFrames += o.KeyFrames
+	s.Asked += o.Asked
 }
 
 const (
@@ -64,6 +76,7 @@ type source struct {
 	window           *Window
 	video            Video  // not for audio
 	key              uint32 // of the stamps
+	layer            layer  // if it is one of several encodings
 
 	paused atomic.Bool
 	wanted atomic.Bool // a key frame
@@ -82,7 +95,7 @@ func newSource(mime, id, stream string) *source {
 }
 
 func (s *source) ID() string       { return s.id }
-func (s *source) RID() string      { return "" }
+func (s *source) RID() string      { return s.layer.rid }
 func (s *source) StreamID() string { return s.stream }
 
 // Kind implements webrtc.TrackLocal.
@@ -113,6 +126,7 @@ func (s *source) Bind(c webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, er
 			w.level = levelExtension(c.HeaderExtensions(), &w.header)
 			s.spawn(func() { s.pace(stop, audioInterval, w.audio(960)) })
 		} else {
+			s.layer.mark(c.HeaderExtensions(), &w.header)
 			fps := s.video.FPS
 			s.spawn(func() { s.pace(stop, time.Second/time.Duration(fps), w.frame(90000/uint32(fps))) })
 		}
@@ -188,6 +202,9 @@ func (s *source) listen(in interceptor.RTCPReader) {
 			switch p.(type) {
 			case *rtcp.PictureLossIndication, *rtcp.FullIntraRequest:
 				s.wanted.Store(true)
+				s.mu.Lock()
+				s.sent.Asked++
+				s.mu.Unlock()
 			}
 		}
 	}
@@ -260,6 +277,7 @@ func (w *writer) frame(step uint32) func() {
 			left -= size
 			w.header.Marker = left <= videoPayload/2
 			putVideo(w.source.mime, payload[:size], part)
+			w.source.layer.name(payload[:size])
 			w.write(payload[:size], part.key && part.first)
 			part.first = false
 		}

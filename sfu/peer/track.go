@@ -28,6 +28,7 @@ type Track struct {
 
 	remote *webrtc.TrackRemote
 	pc     *webrtc.PeerConnection
+	tap    func(*Track, []byte) // Config.OnPacket
 
 	mu sync.Mutex // guards the following
 	meter
@@ -123,6 +124,9 @@ func (t *Track) receive() {
 			break
 		}
 		packet, arrived := buf[:n], now()
+		if t.tap != nil {
+			t.tap(t, packet)
+		}
 		head, err := payloadOf(packet)
 		keyFrame := err == nil && video && isKeyFrame(t.Codec, packet[head:])
 		t.mu.Lock()
