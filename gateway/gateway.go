@@ -172,7 +172,7 @@ func (g *Gateway) buildTURN(cfg Config, s Secrets) error {
 		return nil
 	}
 	section := cfg.TURN
-	if section.Realm == "" {
+	if section.Realm == "" && len(cfg.Domain) <= turn.MaxRealm { // else TURN's own default: no client shows it
 		section.Realm = cfg.Domain
 	}
 	trusted, err := parsePrefixes(cfg.Proxy.TrustedProxies)

@@ -22,8 +22,8 @@ func (c Config) validateTURN(ps *problems) {
 	if t.PreviousSecretFile != "" && t.PreviousSecretFile == t.SecretFile {
 		ps.add("turn.previous_secret_file", "is the same file as turn.secret_file")
 	}
-	if len(t.Realm) > 127 || strings.ContainsFunc(t.Realm, notPrintable) {
-		ps.add("turn.realm", "is longer than 127 bytes or has characters other than printable ASCII")
+	if len(t.Realm) > turn.MaxRealm || strings.ContainsFunc(t.Realm, notPrintable) {
+		ps.add("turn.realm", "is longer than %d bytes or has characters other than printable ASCII", turn.MaxRealm)
 	}
 	if len(t.RelayTo) == 0 {
 		ps.add("turn.relay_to", "missing: write [sfu], or set turn.enabled: false")

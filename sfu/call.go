@@ -1,8 +1,11 @@
 package sfu
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/webrtc/v3"
@@ -26,59 +29,107 @@ var classes = []string{classVoice, classScreen, classScreenAudio, classVideo}
 const soundHold = 2 * time.Second
 
 // A call is a set of sessions that hear and see each other.
+//
+// What it costs a call when somebody comes or goes must not grow with its size,
+// or a large one could never form. So whoever publishes nothing concerns nobody,
+// and what is published stands in one list that all share: it is replaced where
+// it has changed, and whoever wants to know what to receive reads it without a
+// lock.
 type call struct {
 	id string
 
+	list atomic.Pointer[[]published] // replaced under mu, never modified; nil is empty
+
 	mu       sync.Mutex // guards the following, and the fields of Session and up that say so
-	sessions []*Session // in the order of joining
-	screen   *Session   // who shares a screen; nil if nobody does
+	sessions map[*Session]struct{}
+	joins    uint64   // sessions there have been
+	screen   *Session // who shares a screen; nil if nobody does
 }
+
+// A published is what a participant publishes of one class: the newest track,
+// and the newest in AV1, of which every receiver gets one. One of them may be nil.
+type published struct {
+	by            *Session
+	class         string
+	plain, modern *up
+}
+
+func newCall(id string) *call { return &call{id: id, sessions: map[*Session]struct{}{}} }
 
 func (c *call) add(s *Session) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.sessions = append(c.sessions, s)
+	c.joins++
+	s.number = c.joins
+	c.sessions[s] = struct{}{}
 }
 
 // remove takes s and its tracks out and returns how many sessions are left.
 func (c *call) remove(s *Session) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.sessions = slices.DeleteFunc(c.sessions, func(x *Session) bool { return x == s })
+	delete(c.sessions, s)
 	if c.screen == s {
 		c.screen = nil
 	}
-	s.ups = nil
+	s.left, s.ups = true, nil
 	c.changed(s)
 	return len(c.sessions)
+}
+
+// ordered lists the sessions in the order of joining. It needs c.mu.
+func (c *call) ordered() []*Session {
+	return slices.SortedFunc(maps.Keys(c.sessions), func(a, b *Session) int { return cmp.Compare(a.number, b.number) })
 }
 
 func (c *call) members() []Member {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out := make([]Member, 0, len(c.sessions))
-	for _, s := range c.sessions {
+	for s := range c.sessions {
 		out = append(out, s.member)
 	}
 	return out
 }
 
-// changed wakes everybody but by: what they should receive may have changed. It
-// needs c.mu.
-func (c *call) changed(by *Session) {
-	for _, s := range c.sessions {
-		if s != by {
-			s.wake()
+// changed puts into the list what s publishes now. If that is something else than
+// before, everybody but s is woken. It needs c.mu, and everything about the tracks
+// must be said by then: the list is read without it.
+func (c *call) changed(s *Session) {
+	old := c.published()
+	from, _ := slices.BinarySearchFunc(old, s.number, func(p published, n uint64) int { return cmp.Compare(p.by.number, n) })
+	to := from
+	for to < len(old) && old[to].by == s {
+		to++
+	}
+	now := publishes(s)
+	if slices.Equal(old[from:to], now) {
+		return
+	}
+	next := slices.Concat(old[:from], now, old[to:])
+	c.list.Store(&next)
+	for r := range c.sessions {
+		if r != s {
+			r.wake()
 		}
 	}
+}
+
+// published returns what is published in the call, in the order in which the
+// publishers joined, not to be modified.
+func (c *call) published() []published {
+	if l := c.list.Load(); l != nil {
+		return *l
+	}
+	return nil
 }
 
 // publish adds a track that has begun to arrive.
 func (c *call) publish(u *up) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !slices.Contains(c.sessions, u.session) {
-		return // the session ended meanwhile
+	if u.session.left {
+		return // it ended meanwhile
 	}
 	u.session.ups = append(u.session.ups, u)
 	c.classify(u.session)
@@ -125,9 +176,9 @@ func (c *call) classify(s *Session) {
 			continue
 		}
 		u.classify(class)
-		c.changed(s)
 	}
 	joinLayers(s.ups)
+	c.changed(s)
 }
 
 // holds reports whether an audio track should wait before it is taken for a
@@ -187,40 +238,58 @@ func (c *call) announceVideo(s *Session, stream string) {
 	c.classify(s)
 }
 
-// wanted lists the tracks that r should receive, publisher by publisher. Only
-// r's own goroutine calls it.
-func (c *call) wanted(r *Session) []*up {
+// mute stops or resumes the voice of s and reports whether its levels are heard.
+func (c *call) mute(s *Session, muted bool) (heard bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var out []*up
-	for _, s := range c.sessions {
-		if s == r {
-			continue
-		}
-		for _, class := range classes {
-			if u := choose(s.ups, class, r.member.AV1 && !r.noAV1 && s.member.AV1); u != nil {
-				out = append(out, u)
+	s.muted = muted
+	for _, u := range s.ups {
+		if u.kind() == classVoice {
+			if muted {
+				u.deaf.Store(true) // until the next packet, whenever that comes
 			}
+			u.on.Store(!muted)
+			heard = heard || u.level != 0
+		}
+	}
+	return heard
+}
+
+// wanted lists the tracks that r should receive, publisher by publisher: the AV1
+// one for those who have it, if there is one, else the other (rtcd protocol
+// §4.11). Only r's own goroutine calls it.
+func (c *call) wanted(r *Session) []*up {
+	all := c.published()
+	out := make([]*up, 0, len(all))
+	for _, p := range all {
+		switch {
+		case p.by == r:
+		case p.modern != nil && r.member.AV1 && !r.noAV1 && p.by.member.AV1:
+			out = append(out, p.modern)
+		case p.plain != nil:
+			out = append(out, p.plain)
 		}
 	}
 	return out
 }
 
-// choose returns the newest track of a class: the AV1 one for those who have
-// it, if there is one, else the other (rtcd protocol §4.11).
-func choose(ups []*up, class string, av1 bool) *up {
-	var plain, modern *up
-	for _, u := range ups {
-		switch {
-		case u.retired || u.kind() != class || !u.forwardable():
-		case u.mime() == webrtc.MimeTypeAV1:
-			modern = u
-		default:
-			plain = u
+// publishes lists what s publishes, class by class. It needs call.mu.
+func publishes(s *Session) []published {
+	var out []published
+	for _, class := range classes {
+		p := published{by: s, class: class}
+		for _, u := range s.ups {
+			switch {
+			case u.retired || u.kind() != class || !u.forwardable():
+			case u.mime() == webrtc.MimeTypeAV1:
+				p.modern = u
+			default:
+				p.plain = u
+			}
+		}
+		if p.plain != nil || p.modern != nil {
+			out = append(out, p)
 		}
 	}
-	if av1 && modern != nil {
-		return modern
-	}
-	return plain
+	return out
 }

@@ -2,6 +2,7 @@ package sfu
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -19,6 +20,7 @@ type down struct {
 	session *Session // the receiver
 	id      string
 	sender  *webrtc.RTPSender // set once, before the track is negotiated
+	agreed  named             // what the receiver's answer names; set before Bind
 	gauge   prometheus.Gauge
 	lost    prometheus.Counter
 
@@ -73,10 +75,13 @@ func (d *down) requestKeyframe() {
 // gets nothing: an error would keep pion from starting every other track too.
 // It implements webrtc.TrackLocal.
 func (d *down) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, error) {
+	answer, ok := d.agreed.find(d.up.mime())
 	for _, c := range ctx.CodecParameters() {
-		if !strings.EqualFold(c.MimeType, d.up.mime()) {
+		if !ok || !strings.EqualFold(c.MimeType, d.up.mime()) {
 			continue
 		}
+		c.PayloadType = answer.PayloadType // pion knows those of the first section only
+		c.RTCPFeedback = slices.DeleteFunc(slices.Clone(c.RTCPFeedback), func(f webrtc.RTCPFeedback) bool { return !slices.Contains(answer.RTCPFeedback, f) })
 		b := &binding{to: ctx.WriteStream(), header: rtp.Header{Version: 2, SSRC: uint32(ctx.SSRC()), PayloadType: uint8(c.PayloadType)}}
 		for _, e := range ctx.HeaderExtensions() {
 			if e.URI == extAudioLevel && d.up.audio() {

@@ -105,22 +105,22 @@ func settingEngine(m *mux, t *tcpMux, log *slog.Logger) (webrtc.SettingEngine, e
 	return e, nil
 }
 
+// videoFeedback is the RTCP that video takes; ConfigureTWCCSender adds
+// transport-cc.
+var videoFeedback = []webrtc.RTCPFeedback{{Type: "goog-remb"}, {Type: "ccm", Parameter: "fir"}, {Type: "nack"}, {Type: "nack", Parameter: "pli"}}
+
 // registerCodecs registers what the SFU forwards and nothing else, with the
 // payload types of its own offers.
 func registerCodecs(m *webrtc.MediaEngine) error {
-	video := []webrtc.RTCPFeedback{{Type: "goog-remb"}, {Type: "ccm", Parameter: "fir"}, {Type: "nack"}, {Type: "nack", Parameter: "pli"}}
-	codecs := []struct {
-		kind webrtc.RTPCodecType
-		pt   webrtc.PayloadType
-		cap  webrtc.RTPCodecCapability
-	}{
-		{webrtc.RTPCodecTypeAudio, 111, webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2, SDPFmtpLine: "minptime=10;useinbandfec=1"}},
-		{webrtc.RTPCodecTypeVideo, 96, webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeVP8, ClockRate: 90000, RTCPFeedback: video}},
-		{webrtc.RTPCodecTypeVideo, 45, webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeAV1, ClockRate: 90000, RTCPFeedback: video}},
-	}
-	for _, c := range codecs {
-		if err := m.RegisterCodec(webrtc.RTPCodecParameters{RTPCodecCapability: c.cap, PayloadType: c.pt}, c.kind); err != nil {
-			return fmt.Errorf("register %s: %w", c.cap.MimeType, err)
+	for _, k := range knownCodecs {
+		c := webrtc.RTPCodecParameters{PayloadType: webrtc.PayloadType(k.pt)}
+		c.MimeType, c.ClockRate, c.RTCPFeedback = k.mime, 90000, videoFeedback
+		kind := webrtc.RTPCodecTypeVideo
+		if k.mime == webrtc.MimeTypeOpus {
+			kind, c.ClockRate, c.Channels, c.SDPFmtpLine, c.RTCPFeedback = webrtc.RTPCodecTypeAudio, 48000, 2, "minptime=10;useinbandfec=1", nil
+		}
+		if err := m.RegisterCodec(c, kind); err != nil {
+			return fmt.Errorf("register %s: %w", k.mime, err)
 		}
 	}
 	if err := m.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: extAudioLevel}, webrtc.RTPCodecTypeAudio); err != nil {

@@ -3,9 +3,11 @@ package sfu
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync/atomic"
 
+	"github.com/pion/sdp/v3"
 	"github.com/pion/transport/v2/packetio"
 	"github.com/pion/webrtc/v3"
 )
@@ -36,49 +38,71 @@ const (
 	rtcpBuffer     = 16 << 10
 )
 
+// An intake is a description of the participant that pion may see.
+type intake struct {
+	webrtc.SessionDescription
+	sections []*sdp.MediaDescription
+	codecs   map[string]named // by mid: what each section names, before widen
+}
+
 // bounded returns a description without what must not reach pion:
 //
 //   - ICE candidates that are too many: for each one the agent would send checks
 //     to an address that the participant chose
 //   - SSRCs of a media section beyond the first (and its repair flow): for the
 //     others pion starts readers that have nothing to read from, and panics
+//   - formats that nobody forwards
 //
 // It fails if the description has too many media sections.
-func (s *Session) bounded(d webrtc.SessionDescription) (webrtc.SessionDescription, error) {
-	parsed, err := d.Unmarshal()
-	if err != nil {
-		return d, err
+func (s *Session) bounded(kind webrtc.SDPType, text string) (intake, error) {
+	var d sdp.SessionDescription
+	in := intake{codecs: map[string]named{}}
+	if err := d.UnmarshalString(text); err != nil {
+		return in, err
 	}
-	if n := max(len(parsed.MediaDescriptions), len(s.pc.GetTransceivers())); n > maxSections {
-		return d, fmt.Errorf("%d media sections: at most %d", n, maxSections)
+	if n := max(len(d.MediaDescriptions), len(s.pc.GetTransceivers())); n > maxSections {
+		return in, fmt.Errorf("%d media sections: at most %d", n, maxSections)
 	}
-	changed := false
-	for _, m := range parsed.MediaDescriptions {
-		var sources sources
-		for _, a := range m.Attributes {
-			sources.note(a.Key, a.Value)
+	for _, m := range d.MediaDescriptions {
+		s.boundSection(m)
+		mid, _ := m.Attribute("mid")
+		if media := m.MediaName.Media; media == "audio" || media == "video" {
+			in.codecs[mid] = agreedCodecs(m)
+			strip(m, sectionCodecs(m))
 		}
-		kept := m.Attributes[:0]
-		for _, a := range m.Attributes {
-			if a.IsICECandidate() && !s.ice.admit(a.Value) || !sources.keep(a.Key, a.Value) {
-				changed = true
-				continue
-			}
-			kept = append(kept, a)
-		}
-		m.Attributes = kept
-		if _, off := m.Attribute("inactive"); off && d.Type == webrtc.SDPTypeOffer {
-			mid, _ := m.Attribute("mid")
+		if _, off := m.Attribute("inactive"); off && kind == webrtc.SDPTypeOffer {
 			if err := s.detach(mid); err != nil {
-				return d, err
+				return in, err
 			}
 		}
 	}
-	if !changed {
-		return d, nil
+	if !s.widened {
+		widen(&d)
 	}
-	b, err := parsed.Marshal()
-	return webrtc.SessionDescription{Type: d.Type, SDP: string(b)}, err
+	b, err := d.Marshal()
+	in.SessionDescription = webrtc.SessionDescription{Type: kind, SDP: string(b)}
+	in.sections = d.MediaDescriptions
+	return in, err
+}
+
+// boundSection removes candidates and sources that are too many.
+func (s *Session) boundSection(m *sdp.MediaDescription) {
+	var sources sources
+	for _, a := range m.Attributes {
+		sources.note(a.Key, a.Value)
+	}
+	m.Attributes = slices.DeleteFunc(m.Attributes, func(a sdp.Attribute) bool {
+		return a.IsICECandidate() && !s.ice.admit(a.Value) || !sources.keep(a.Key, a.Value)
+	})
+}
+
+// accept gives a description to pion.
+func (s *Session) accept(in intake) error {
+	if err := s.pc.SetRemoteDescription(in.SessionDescription); err != nil {
+		return fmt.Errorf("set remote description: %w", err)
+	}
+	s.widened = s.widened || slices.ContainsFunc(in.sections, func(m *sdp.MediaDescription) bool { return m.MediaName.Media == "video" })
+	return nil
 }
 
 // sources are the SSRCs of a media section that are used: the first one, and the

@@ -73,6 +73,9 @@ type negotiation struct {
 	stale bool          // downs may differ from what is wanted
 	noAV1 bool          // the participant has not agreed to AV1, whatever its member says
 
+	codecs  map[string]named // by mid: what the participant has last named
+	widened bool             // pion has seen a video section
+
 	lock      holder
 	lockSince time.Time
 	wantLock  time.Time // since when we wait for the lock; zero = we do not
@@ -199,7 +202,7 @@ func (s *Session) dropDown(u *up, d *down) {
 // addDown begins to send a track, on a section that is free or a new one.
 func (s *Session) addDown(u *up) error {
 	d := newDown(u, s)
-	sender, err := s.pc.AddTrack(d)
+	sender, err := s.place(d)
 	if err != nil {
 		return fmt.Errorf("add track %s: %w", d.id, err)
 	}
@@ -306,13 +309,14 @@ func (s *Session) takeFirstOffer(d wire.Description, by road) {
 func (s *Session) takeOffer(d wire.Description, by road) error {
 	remote, _ := sdpCredentials(d.SDP)
 	s.ice.generation(remote.ufrag)
-	offer, err := s.bounded(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: d.SDP})
+	offer, err := s.bounded(webrtc.SDPTypeOffer, d.SDP)
 	if err != nil {
 		return fmt.Errorf("read offer: %w", err)
 	}
-	if err := s.pc.SetRemoteDescription(offer); err != nil {
-		return fmt.Errorf("set remote description: %w", err)
+	if err := s.accept(offer); err != nil {
+		return err
 	}
+	s.hears(offer.codecs)
 	a, err := s.pc.CreateAnswer(nil)
 	if err != nil {
 		return fmt.Errorf("create answer: %w", err)
@@ -326,7 +330,11 @@ func (s *Session) takeOffer(d wire.Description, by road) error {
 	case <-gathered:
 	case <-time.After(gatherTime):
 	}
-	answer := wire.Description{Type: "answer", SDP: s.pc.LocalDescription().SDP}
+	text, err := narrowAnswer(s.pc.LocalDescription().SDP, offer.codecs)
+	if err != nil {
+		return fmt.Errorf("narrow answer: %w", err)
+	}
+	answer := wire.Description{Type: "answer", SDP: text}
 	if by == overChannel {
 		s.sendChannel(wire.ChannelMessage{Type: wire.ChannelSDP, SDP: answer})
 	} else {
@@ -345,9 +353,10 @@ func (s *Session) takeAnswer(d wire.Description) {
 		s.log.Debug("drop answer: nothing was offered")
 		return
 	}
-	answer, err := s.bounded(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: d.SDP})
+	answer, err := s.bounded(webrtc.SDPTypeAnswer, d.SDP)
 	if err == nil {
-		err = s.pc.SetRemoteDescription(answer)
+		s.hears(answer.codecs)
+		err = s.accept(answer)
 	}
 	if err != nil {
 		s.server.metrics.errors.WithLabelValues(s.member.Group, "signaling").Inc()

@@ -191,7 +191,7 @@ func (s *Server) Join(m Member, sig Signal) (*Session, error) {
 	}
 	c := g.calls[m.Call]
 	if c == nil {
-		c = &call{id: m.Call}
+		c = newCall(m.Call)
 		g.calls[m.Call] = c
 	}
 	sess := newSession(s, c, m, sig)

@@ -18,8 +18,6 @@ const (
 	firstOfferTime = 10 * time.Second
 	// maxOffers is how many offers wait for the data channel to open.
 	maxOffers = 20
-	// trackEnd is how long the tracks of a session may take to end after it.
-	trackEnd = 5 * time.Second
 	// inboxLength is how many messages of a participant wait to be handled.
 	inboxLength = 256
 )
@@ -50,7 +48,6 @@ type Session struct {
 	inbox chan func()   // what the participant sent; never closed
 	woken chan struct{} // capacity 1: the tracks to receive may have changed
 	done  chan struct{} // closed by end
-	ups   []*up         // guarded by call.mu
 
 	voiceMu sync.Mutex // held to tell of the participant's voice; taken before call.mu
 
@@ -66,6 +63,9 @@ type Session struct {
 	noTracks bool         // close waits for tracks: none may begin
 
 	// Guarded by call.mu.
+	number       uint64 // orders the sessions of a call
+	left         bool   // it is of the call no more
+	ups          []*up
 	screenStream string
 	videoStream  string
 	muted        bool
@@ -94,6 +94,7 @@ func newSession(srv *Server, c *call, m Member, sig Signal) *Session {
 	}
 	s.ice = newCandidates()
 	s.negotiation.downs = map[*up]*down{}
+	s.negotiation.codecs = map[string]named{}
 	s.negotiation.offers = rate.NewLimiter(offersPerSecond, offersAtOnce)
 	s.Rebind(sig)
 	return s
@@ -125,22 +126,9 @@ func (s *Session) Unmute() { s.setMuted(false) }
 // setMuted changes what is forwarded without any negotiation (rtcd protocol
 // §4.8).
 func (s *Session) setMuted(muted bool) {
-	heard := false
 	s.voiceMu.Lock()
 	defer s.voiceMu.Unlock()
-	s.call.mu.Lock()
-	s.muted = muted
-	for _, u := range s.ups {
-		if u.kind() == classVoice {
-			if muted {
-				u.deaf.Store(true) // until the next packet, whenever that comes
-			}
-			u.on.Store(!muted)
-			heard = heard || u.level != 0
-		}
-	}
-	s.call.mu.Unlock()
-	if muted && heard {
+	if heard := s.call.mute(s, muted); muted && heard {
 		s.signal().Voice(false)
 	}
 }
@@ -255,88 +243,4 @@ func (s *Session) fail(reason, kind string, err error) {
 	s.server.metrics.errors.WithLabelValues(s.member.Group, kind).Inc()
 	s.log.Info("session failed", "reason", reason, "err", err)
 	s.end(reason)
-}
-
-// close frees what the session holds and tells the participant.
-func (s *Session) close() {
-	if s.pc != nil {
-		if err := s.pc.GracefulClose(); err != nil {
-			s.log.Debug("close peer connection", "err", err)
-		}
-	}
-	s.forgetKeys()
-	s.tracksMu.Lock()
-	s.noTracks = true
-	s.tracksMu.Unlock()
-	s.waitForTracks()
-	s.log.Debug("session ended", "reason", s.reason)
-	s.signal().Closed()
-}
-
-// waitForTracks waits for the goroutines of the tracks, but not for ever: pion
-// has a reader that may miss the end of a receiver that never started, and one
-// participant must not hold up the end of the server.
-func (s *Session) waitForTracks() {
-	done := make(chan struct{})
-	go func() {
-		s.tracks.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-time.After(trackEnd):
-		s.log.Warn("tracks do not end")
-	}
-}
-
-// beginTrack counts one more goroutine in tracks, unless the session is being
-// closed: pion may report a track even after that.
-func (s *Session) beginTrack() bool {
-	s.tracksMu.Lock()
-	defer s.tracksMu.Unlock()
-	if s.noTracks {
-		return false
-	}
-	s.tracks.Add(1)
-	return true
-}
-
-// connect makes the PeerConnection, with the first offer.
-func (s *Session) connect() error {
-	control := &congestion{}
-	pc, err := s.server.engine.connection(&streams{over: func() { s.end("too many streams") }}, control)
-	if err != nil {
-		return err
-	}
-	s.pc, s.congestion = pc, control
-	pc.OnICECandidate(func(c *webrtc.ICECandidate) {
-		if c != nil {
-			s.postWait(func() { s.localCandidate(c.ToJSON()) })
-		}
-	})
-	pc.OnConnectionStateChange(func(st webrtc.PeerConnectionState) { s.connectionState(st) })
-	pc.OnDataChannel(func(d *webrtc.DataChannel) { s.open(d) })
-	pc.OnTrack(func(t *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
-		if s.beginTrack() {
-			defer s.tracks.Done()
-			newUp(s, t, r).run()
-		}
-	})
-	return nil
-}
-
-func (s *Session) connectionState(st webrtc.PeerConnectionState) {
-	switch st {
-	case webrtc.PeerConnectionStateConnected:
-		s.server.metrics.connection.WithLabelValues(s.member.Group).Observe(time.Since(s.joined).Seconds())
-		path := s.path()
-		s.selected.Store(&path)
-		s.log.Debug("session connected", "path", path)
-	case webrtc.PeerConnectionStateFailed, webrtc.PeerConnectionStateClosed:
-		s.end("connection " + st.String())
-	case webrtc.PeerConnectionStateDisconnected:
-	default:
-		return
-	}
-	s.server.metrics.states.WithLabelValues(st.String()).Inc()
 }

@@ -71,7 +71,7 @@ func (c *call) status(group string) CallStatus {
 	if c.screen != nil {
 		out.Screen = c.screen.member.Session
 	}
-	for _, s := range c.sessions {
+	for _, s := range c.ordered() {
 		ss := SessionStatus{Session: s.member.Session, User: s.member.User, Seconds: int(time.Since(s.joined).Seconds()), Muted: s.muted, Tracks: []string{}}
 		if p := s.selected.Load(); p != nil {
 			ss.Path = *p

@@ -72,10 +72,14 @@ func (g *guard) challenge(r *request, code stun.ErrorCode, result string) bool {
 	return false
 }
 
+// unproven tells whether the source of r may be forged: it is UDP and neither
+// holds an allocation nor has returned a nonce of ours.
+func (r *request) unproven() bool { return r.client == nil && r.key == nil }
+
 // mayAnswer tells whether r, not authentic, may cause a packet: always, unless
 // it is from a UDP source that has not proven to be there.
 func (g *guard) mayAnswer(r *request) bool {
-	if r.client != nil || g.server.challenges.allow(r.from.addr.Addr(), time.Now()) {
+	if !r.unproven() || g.server.challenges.allow(r.from.addr.Addr(), time.Now()) {
 		return true
 	}
 	g.server.metrics.drops.challenge.Inc()
@@ -106,6 +110,10 @@ func (g *guard) reply(r *request, class stun.MessageClass, attrs ...stun.Setter)
 			g.server.log.Error("build answer", "err", err)
 			return
 		}
+	}
+	if r.unproven() && len(m.Raw) > maxAmplification*r.size {
+		g.server.metrics.drops.amplified.Inc()
+		return
 	}
 	r.from.send(m.Raw)
 }

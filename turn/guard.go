@@ -35,6 +35,7 @@ type request struct {
 	attrs       attributes // those that count: before MESSAGE-INTEGRITY
 	signed      bool       // there is a MESSAGE-INTEGRITY
 	fingerprint bool       // the client uses FINGERPRINT: so do we
+	size        int        // of the message, in bytes
 
 	// Known after authentication:
 	username string
@@ -105,7 +106,7 @@ func (g *guard) decode(b []byte) bool {
 // so it is not there (RFC 8489 §14.5).
 func (g *guard) read(p *packet, c *client) *request {
 	m := &g.in
-	r := &request{from: p.source, client: c, method: m.Type.Method, transaction: m.TransactionID, attrs: attributes(m.Attributes)}
+	r := &request{from: p.source, client: c, method: m.Type.Method, transaction: m.TransactionID, attrs: attributes(m.Attributes), size: p.n}
 	r.fingerprint = r.attrs.has(stun.AttrFingerprint)
 	for i, a := range m.Attributes {
 		if a.Type == stun.AttrMessageIntegrity {

@@ -33,7 +33,8 @@ type drops struct {
 	oversize   prometheus.Counter // longer than maxDatagram
 	stranger   prometheus.Counter // media or indication without allocation
 	permission prometheus.Counter // no permission or channel for the peer
-	challenge  prometheus.Counter // errors to UDP strangers above the rate
+	challenge  prometheus.Counter // answers to UDP strangers above the rate
+	amplified  prometheus.Counter // and those too long for what was asked
 	lobby      prometheus.Counter // connections refused: too many without allocation
 	shard      prometheus.Counter // queue towards a shard full
 	stream     prometheus.Counter // write queue of a connection full
@@ -89,7 +90,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	d := &m.drops
 	for reason, c := range map[string]*prometheus.Counter{
 		"malformed": &d.malformed, "oversize": &d.oversize, "stranger": &d.stranger, "permission": &d.permission,
-		"challenge": &d.challenge, "lobby": &d.lobby, "shard_queue": &d.shard, "stream_queue": &d.stream,
+		"challenge": &d.challenge, "amplification": &d.amplified, "lobby": &d.lobby, "shard_queue": &d.shard, "stream_queue": &d.stream,
 		"sfu_queue": &d.landing, "relay_queue": &d.relay, "bitrate": &d.bitrate, "socket": &d.socket,
 	} {
 		*c = dropped.WithLabelValues(reason)

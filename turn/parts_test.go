@@ -211,6 +211,7 @@ func TestNewRefuses(t *testing.T) {
 		"empty secret": {Config{}, Options{Secrets: [][]byte{[]byte("s"), {}}}},
 		"bad peer":     {Config{RelayTo: []string{"everybody"}}, good},
 		"bad limit":    {Config{MaxAllocations: -1}, good},
+		"long realm":   {Config{Realm: strings.Repeat("x", MaxRealm+1)}, good},
 	} {
 		if _, err := New(tc.cfg, h, tc.o); err == nil {
 			t.Errorf("%s: no error", name)

@@ -28,7 +28,9 @@ const (
 func (g *guard) request(r *request, b []byte) (int, net.Addr) {
 	switch r.method {
 	case stun.MethodBinding:
-		g.reply(r, stun.ClassSuccessResponse, xorAddress{stun.AttrXORMappedAddress, r.from.addr})
+		if g.mayAnswer(r) {
+			g.reply(r, stun.ClassSuccessResponse, xorAddress{stun.AttrXORMappedAddress, r.from.addr})
+		}
 		return 0, nil
 	case stun.MethodAllocate, stun.MethodRefresh, stun.MethodCreatePermission, stun.MethodChannelBind:
 	default:
@@ -136,8 +138,6 @@ func (g *guard) refusal(r *request) stun.ErrorCode {
 	case hasFamily && family[0] != g.server.family():
 		return stun.CodeAddrFamilyNotSupported
 	case token, hasEven && even[0]&0x80 != 0: // nothing is ever reserved: who needs two ports allocates twice
-		return stun.CodeInsufficientCapacity
-	case g.server.draining.Load():
 		return stun.CodeInsufficientCapacity
 	}
 	return 0

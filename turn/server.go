@@ -1,6 +1,7 @@
 package turn
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,10 +13,26 @@ import (
 
 	"github.com/pion/stun"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 )
 
-// defaultRealm is used when the configuration names none.
-const defaultRealm = "sallyport"
+const (
+	// defaultRealm is used when the configuration names none.
+	defaultRealm = "sallyport"
+
+	// MaxRealm is how long Config.Realm may be, in bytes: the challenge that
+	// carries it must not exceed three times a browser's first request.
+	MaxRealm = 32
+
+	// maxAmplification is how much longer than a request its answer may be
+	// while the address it came from may be forged.
+	maxAmplification = 3
+
+	// reportRate and reportBurst bound the log lines that clients cause, per
+	// second and at once.
+	reportRate  = 1
+	reportBurst = 10
+)
 
 // Config is the turn section of the configuration file. Everything in it
 // needs a restart to change; secrets are reloaded by SetSecrets.
@@ -27,7 +44,7 @@ type Config struct {
 	PreviousSecretFile string `koanf:"previous_secret_file"`
 
 	// Realm is what clients are told to authenticate for; empty means
-	// "sallyport". It is part of every challenge: keep it short.
+	// "sallyport". It is part of every challenge: at most MaxRealm bytes.
 	Realm string `koanf:"realm"`
 
 	// RelayTo lists who clients may be relayed to: "sfu", "host:port" or
@@ -65,14 +82,16 @@ type Server struct {
 	nonces    *nonces
 
 	challenges *challenges
+	reports    *rate.Limiter  // of log lines that clients cause
 	relays     sync.WaitGroup // and the shards that make them
 
-	secrets  atomic.Pointer[[][]byte]
-	trusted  atomic.Pointer[[]netip.Prefix]
-	draining atomic.Bool
-	ids      atomic.Uint64 // of clients
-	live     [transports]atomic.Int64
-	streams  atomic.Int64
+	secrets atomic.Pointer[[][]byte]
+	trusted atomic.Pointer[[]netip.Prefix]
+	ids     atomic.Uint64 // of clients
+	live    [transports]atomic.Int64
+	streams atomic.Int64
+
+	unreported atomic.Int64
 }
 
 // lifetimes are the shortest and longest an allocation is granted.
@@ -90,6 +109,9 @@ func New(cfg Config, h *Hairpin, o Options) (*Server, error) {
 	if err := checkSecrets(o.Secrets); err != nil {
 		return nil, err
 	}
+	if len(cfg.Realm) > MaxRealm {
+		return nil, fmt.Errorf("configure turn: realm is longer than %d bytes", MaxRealm)
+	}
 	if cfg.MaxAllocations < 0 || cfg.UserAllocations < 0 || cfg.AllocationBitrate < 0 {
 		return nil, errors.New("configure turn: a limit is negative")
 	}
@@ -101,7 +123,7 @@ func New(cfg Config, h *Hairpin, o Options) (*Server, error) {
 		realm: cfg.Realm, hairpin: h, peers: allowed, quota: newQuota(cfg.MaxAllocations, cfg.UserAllocations),
 		metrics: m, log: o.Logger, bitrate: cfg.AllocationBitrate,
 		lifetimes: lifetimes{minLifetime, maxLifetime}, patience: strangerTime,
-		nonces: newNonces(), challenges: newChallenges(),
+		nonces: newNonces(), challenges: newChallenges(), reports: rate.NewLimiter(reportRate, reportBurst),
 	}
 	if s.realm == "" {
 		s.realm = defaultRealm
@@ -149,20 +171,16 @@ func (s *Server) counted(a netip.Addr) netip.Addr {
 	return network(a)
 }
 
-// Drain refuses new allocations from now on (508) and leaves the living alone.
-func (s *Server) Drain() { s.draining.Store(true) }
-
 // Status is what a server is doing.
 type Status struct {
 	Allocations map[string]int `json:"allocations"` // living, by transport: udp, tcp, tls
 	Users       int            `json:"users"`       // who hold at least one
 	Connections int            `json:"connections"` // open, TCP and TLS
-	Draining    bool           `json:"draining"`
 }
 
 // Status returns a copy of the state of this moment.
 func (s *Server) Status() Status {
-	st := Status{Allocations: make(map[string]int), Connections: int(s.streams.Load()), Draining: s.draining.Load()}
+	st := Status{Allocations: make(map[string]int), Connections: int(s.streams.Load())}
 	for t := range transports {
 		st.Allocations[t.String()] = int(s.live[t].Load())
 	}
@@ -175,10 +193,10 @@ func (s *Server) Status() Status {
 func (s *Server) newRelay(user string, via transport, even bool) (*relay, stun.ErrorCode) {
 	switch err := s.quota.acquire(user); {
 	case errors.Is(err, errUserQuota):
-		s.log.Info("user has too many allocations", "user", user)
+		s.report(slog.LevelInfo, "user has too many allocations", "user", user)
 		return nil, stun.CodeAllocQuotaReached
 	case err != nil:
-		s.log.Warn("too many allocations")
+		s.report(slog.LevelWarn, "too many allocations")
 		return nil, stun.CodeInsufficientCapacity
 	}
 	r, err := newRelay(relayConfig{
@@ -191,12 +209,24 @@ func (s *Server) newRelay(user string, via transport, even bool) (*relay, stun.E
 	})
 	if err != nil {
 		s.quota.release(user)
-		s.log.Warn("make relay", "err", err)
+		s.report(slog.LevelWarn, "make relay", "err", err)
 		return nil, stun.CodeInsufficientCapacity
 	}
 	s.metrics.allocations[via].Inc()
 	s.live[via].Add(1)
 	return r, 0
+}
+
+// report logs what a client has caused, at most so often.
+func (s *Server) report(level slog.Level, msg string, args ...any) {
+	if !s.log.Enabled(context.Background(), level) {
+		return
+	}
+	if !s.reports.Allow() {
+		s.unreported.Add(1)
+		return
+	}
+	s.log.Log(context.Background(), level, msg, append(args, "suppressed", s.unreported.Swap(0))...)
 }
 
 // family returns the value of REQUESTED-ADDRESS-FAMILY we can serve.

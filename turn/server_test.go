@@ -179,20 +179,6 @@ func TestQuotas(t *testing.T) {
 	eventually(t, time.Second, "place freed", func() bool { return codeOf(carol.do(stun.MethodAllocate, requestUDP)) == 0 })
 }
 
-func TestDrain(t *testing.T) {
-	r := newRig(t, nil)
-	old := r.talk("udp", "alice")
-	old.allocate()
-	r.server.Drain()
-	late := r.talk("tls", "bob")
-	late.want(late.do(stun.MethodAllocate, requestUDP), stun.CodeInsufficientCapacity)
-	old.want(old.do(stun.MethodRefresh), 0)
-	old.want(old.bind(0x4000, testNamed), 0)
-	if !r.server.Status().Draining {
-		t.Error("status does not say draining")
-	}
-}
-
 // A client behind a NAT may come from the same address and port over TCP and
 // over UDP, to two people's surprise.
 func TestSamePortOverTwoTransports(t *testing.T) {

@@ -1,0 +1,97 @@
+package sfu
+
+import (
+	"time"
+
+	"github.com/pion/webrtc/v3"
+)
+
+// This file is the part of a Session that deals with its PeerConnection: how it
+// is made, what becomes of it, and how it ends.
+
+// trackEnd is how long the tracks of a session may take to end after it.
+const trackEnd = 5 * time.Second
+
+// connect makes the PeerConnection, with the first offer.
+func (s *Session) connect() error {
+	control := &congestion{}
+	pc, err := s.server.engine.connection(&streams{over: func() { s.end("too many streams") }}, control)
+	if err != nil {
+		return err
+	}
+	s.pc, s.congestion = pc, control
+	pc.OnICECandidate(func(c *webrtc.ICECandidate) {
+		if c != nil {
+			s.postWait(func() { s.localCandidate(c.ToJSON()) })
+		}
+	})
+	pc.OnConnectionStateChange(func(st webrtc.PeerConnectionState) { s.connectionState(st) })
+	pc.OnDataChannel(func(d *webrtc.DataChannel) { s.open(d) })
+	pc.OnTrack(func(t *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
+		if s.beginTrack() {
+			defer s.tracks.Done()
+			newUp(s, t, r).run()
+		}
+	})
+	return nil
+}
+
+func (s *Session) connectionState(st webrtc.PeerConnectionState) {
+	switch st {
+	case webrtc.PeerConnectionStateConnected:
+		s.server.metrics.connection.WithLabelValues(s.member.Group).Observe(time.Since(s.joined).Seconds())
+		path := s.path()
+		s.selected.Store(&path)
+		s.log.Debug("session connected", "path", path)
+	case webrtc.PeerConnectionStateFailed, webrtc.PeerConnectionStateClosed:
+		s.end("connection " + st.String())
+	case webrtc.PeerConnectionStateDisconnected:
+	default:
+		return
+	}
+	s.server.metrics.states.WithLabelValues(st.String()).Inc()
+}
+
+// close frees what the session holds and tells the participant.
+func (s *Session) close() {
+	if s.pc != nil {
+		if err := s.pc.GracefulClose(); err != nil {
+			s.log.Debug("close peer connection", "err", err)
+		}
+	}
+	s.forgetKeys()
+	s.tracksMu.Lock()
+	s.noTracks = true
+	s.tracksMu.Unlock()
+	s.waitForTracks()
+	s.log.Debug("session ended", "reason", s.reason)
+	s.signal().Closed()
+}
+
+// waitForTracks waits for the goroutines of the tracks, but not for ever: pion
+// has a reader that may miss the end of a receiver that never started, and one
+// participant must not hold up the end of the server.
+func (s *Session) waitForTracks() {
+	done := make(chan struct{})
+	go func() {
+		s.tracks.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(trackEnd):
+		s.log.Warn("tracks do not end")
+	}
+}
+
+// beginTrack counts one more goroutine in tracks, unless the session is being
+// closed: pion may report a track even after that.
+func (s *Session) beginTrack() bool {
+	s.tracksMu.Lock()
+	defer s.tracksMu.Unlock()
+	if s.noTracks {
+		return false
+	}
+	s.tracks.Add(1)
+	return true
+}

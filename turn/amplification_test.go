@@ -1,0 +1,107 @@
+package turn
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pion/stun"
+)
+
+// Whatever a source that may be forged sends, nobody gets more than three times
+// as much; with the longest realm a browser still gets its challenge.
+func TestNoAmplification(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Realm = strings.Repeat("r", MaxRealm) })
+	tk := r.talk("udp", "")
+	unsigned := func(method stun.Method, attrs ...stun.Setter) []byte {
+		return stun.MustBuild(append([]stun.Setter{stun.TransactionID, stun.NewType(method, stun.ClassRequest)}, attrs...)...).Raw
+	}
+	wrong := func(name string) []byte {
+		return unsigned(stun.MethodAllocate, requestUDP, stun.NewUsername(name), stun.NewRealm("r"), stun.NewNonce("n"), stun.MessageIntegrity("k"))
+	}
+	answered := 0
+	for _, b := range [][]byte{
+		unsigned(stun.MethodBinding), unsigned(stun.MethodAllocate), unsigned(stun.MethodRefresh), unsigned(stun.MethodCreatePermission),
+		unsigned(stun.MethodChannelBind), unsigned(stun.MethodAllocate, requestUDP), unsigned(stun.MethodAllocate, stun.Fingerprint),
+		unsigned(stun.MethodAllocate, stun.MessageIntegrity("k")), wrong(""), wrong("1:alice"),
+	} {
+		tk.send(b)
+		if answer := tk.receive(100 * time.Millisecond); len(answer) > maxAmplification*len(b) {
+			t.Errorf("%d bytes answer %d: % x", len(answer), len(b), b)
+		} else if answer != nil {
+			answered++
+		}
+	}
+	if got := r.total("drops_total", "amplification"); got != 5 || answered != 5 {
+		t.Errorf("%v answers were too long, %d requests were answered; want 5 and 5", got, answered)
+	}
+}
+
+// Binding answers are rationed like errors, but never those on streams or to
+// sources that hold an allocation.
+func TestBindingIsRationed(t *testing.T) {
+	r := newRig(t, nil)
+	known := r.talk("udp", "alice")
+	known.allocate()
+	for slot := range r.server.challenges.slots {
+		s := &r.server.challenges.slots[slot]
+		s.tokens, s.seen = 0, time.Now().Add(time.Hour)
+	}
+	ask := stun.MustBuild(stun.TransactionID, stun.BindingRequest).Raw
+	tk := r.talk("udp", "")
+	tk.send(ask)
+	if b := tk.receive(100 * time.Millisecond); b != nil {
+		t.Errorf("answered % x", b)
+	}
+	for _, tk := range []*talker{known, r.talk("tcp", ""), r.talk("tls", "")} {
+		tk.send(ask)
+		if tk.receive(testWait) == nil {
+			t.Error("no answer to a proven source")
+		}
+	}
+	if got := r.total("drops_total", "challenge"); got != 1 {
+		t.Errorf("%v suppressed answers counted", got)
+	}
+}
+
+// A client that runs into its quota again and again does not fill the disk.
+func TestLogIsBounded(t *testing.T) {
+	var mu sync.Mutex
+	var log bytes.Buffer
+	h := NewHairpin(testRelayIP, []Alias{{testNamed, testLocal}})
+	s, err := New(Config{UserAllocations: 1}, h, Options{
+		Secrets: [][]byte{[]byte(testSecret)}, Logger: slog.New(slog.NewTextHandler(lockedWriter{&mu, &log}, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, code := s.newRelay("alice", overUDP, false)
+	if code != 0 {
+		t.Fatal(code)
+	}
+	defer r.abandon()
+	for range 1000 {
+		if _, code := s.newRelay("alice", overUDP, false); code != stun.CodeAllocQuotaReached {
+			t.Fatalf("code %d", code)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if n := strings.Count(log.String(), "\n"); n == 0 || n > 2*reportBurst {
+		t.Errorf("%d lines", n)
+	}
+}
+
+type lockedWriter struct {
+	mu *sync.Mutex
+	b  *bytes.Buffer
+}
+
+func (w lockedWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.Write(p)
+}
