@@ -52,9 +52,11 @@ type Upstream struct {
 // Media is what the SFU carries.
 type Media struct {
 	Enabled  bool           `json:"enabled"` // false: sfu.mode is not rtcd
-	Calls    int            `json:"calls"`
-	Sessions int            `json:"sessions"`
-	Paths    map[string]int `json:"paths"` // sessions by network path: udp, tcp, relay; connecting
+	// Addresses are those that clients are told of, for UDP.
+	Addresses []string       `json:"addresses"`
+	Calls     int            `json:"calls"`
+	Sessions  int            `json:"sessions"`
+	Paths     map[string]int `json:"paths"` // sessions by network path: udp, tcp, relay; connecting
 }
 
 // TURN is what the relay carries.
