@@ -32,6 +32,7 @@ type runner struct {
 
 // parts lists what runs, in the order in which it is stopped:
 //
+//	self-test   of no interest any more
 //	HTTP        lets requests finish, then closes the WebSockets, spread
 //	port        no new connections of any kind; TURN's own go on
 //	TURN        allocations end
@@ -42,10 +43,13 @@ func (g *Gateway) parts() []part {
 	listen := func(s *site, ln net.Listener) func(ctx, hard context.Context) error {
 		return func(ctx, hard context.Context) error { return s.run(ctx, hard, ln) }
 	}
-	parts := []part{
-		{"https", listen(g.secure, g.port.HTTP())},
-		{"plain", listen(g.plain, g.port.Plain())},
+	var parts []part
+	if g.probe != nil {
+		parts = append(parts, part{"self-test", simple(g.probe.run)})
 	}
+	parts = append(parts,
+		part{"https", listen(g.secure, g.port.HTTP())},
+		part{"plain", listen(g.plain, g.port.Plain())})
 	if g.http != nil {
 		parts = append(parts, part{"http", listen(g.http, g.sockets.http)})
 	}

@@ -18,6 +18,7 @@ func (g *Gateway) mediaStatus(s *admin.Status) {
 		}
 	}
 	if g.turn != nil {
+		s.SelfTests = g.probe.status()
 		s.TURN = admin.TURN{Enabled: true, Allocations: g.turn.Status().Allocations}
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pion/ice/v2"
 	"github.com/pion/interceptor"
+	"github.com/pion/interceptor/pkg/nack"
 	"github.com/pion/logging"
 	"github.com/pion/transport/v2"
 	"github.com/pion/transport/v2/stdnet"
@@ -46,9 +47,12 @@ func newEngine(m *mux, t *tcpMux, drops func(reason string), log *slog.Logger) (
 	}
 	chain := &interceptor.Registry{}
 	chain.Add(nackBudgets{drops})
-	if err := webrtc.ConfigureNack(media, chain); err != nil {
+	ask, err := nack.NewGeneratorInterceptor()
+	if err != nil {
 		return nil, fmt.Errorf("configure NACK: %w", err)
 	}
+	chain.Add(resends{})
+	chain.Add(ask)
 	if err := webrtc.ConfigureRTCPReports(chain); err != nil {
 		return nil, fmt.Errorf("configure RTCP reports: %w", err)
 	}

@@ -38,6 +38,7 @@ type drops struct {
 	lobby      prometheus.Counter // connections refused: too many without allocation
 	shard      prometheus.Counter // queue towards a shard full
 	stream     prometheus.Counter // write queue of a connection full
+	late       prometheus.Counter // waited too long there
 	landing    prometheus.Counter // queue towards the SFU full
 	relay      prometheus.Counter // queue towards a client full
 	bitrate    prometheus.Counter // above allocation_bitrate
@@ -90,7 +91,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	d := &m.drops
 	for reason, c := range map[string]*prometheus.Counter{
 		"malformed": &d.malformed, "oversize": &d.oversize, "stranger": &d.stranger, "permission": &d.permission,
-		"challenge": &d.challenge, "amplification": &d.amplified, "lobby": &d.lobby, "shard_queue": &d.shard, "stream_queue": &d.stream,
+		"challenge": &d.challenge, "amplification": &d.amplified, "lobby": &d.lobby, "shard_queue": &d.shard, "stream_queue": &d.stream, "stream_late": &d.late,
 		"sfu_queue": &d.landing, "relay_queue": &d.relay, "bitrate": &d.bitrate, "socket": &d.socket,
 	} {
 		*c = dropped.WithLabelValues(reason)

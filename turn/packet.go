@@ -19,6 +19,7 @@ type packet struct {
 	from  netip.AddrPort // a peer's address, if it came through a kernel socket
 	alias *alias         // the SFU's address, if it came from a landing
 	relay *relay         // the sender, on its way to a landing
+	bulk  bool           // a video packet; the ring it is in decides
 }
 
 // bytes returns the datagram; it is valid until release.
@@ -42,25 +43,5 @@ func (p *packet) release() {
 	pool.Put(p)
 }
 
-// A queue holds packets between two goroutines. Its writers never wait.
+// A queue holds packets on their way to a shard.
 type queue chan *packet
-
-// push adds p; if the queue is full the oldest packet gives way, for late
-// media is worth less than fresh media. It returns how many were lost.
-func (q queue) push(p *packet) (lost int) {
-	for range 2 {
-		select {
-		case q <- p:
-			return lost
-		default:
-		}
-		select {
-		case old := <-q:
-			old.release()
-			lost++
-		default:
-		}
-	}
-	p.release() // other writers were faster twice
-	return lost + 1
-}

