@@ -3,8 +3,6 @@ package gateway_test
 import (
 	"net/netip"
 	"os"
-	"os/exec"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -23,8 +21,8 @@ func TestOnlyUDP443(t *testing.T) {
 	}
 	rtp, rtcp := startEcho(t)
 	x.start(func(c *gateway.Config) { c.TURN.RelayTo = []string{"sfu", rtp, rtcp} })
-	ip(t, "rule add pref 9 lookup local", "rule del pref 0",
-		"rule add pref 1 ipproto udp dport 8443 prohibit", "rule add pref 2 ipproto tcp dport 8443 prohibit")
+	must(t, ip("rule add pref 9 lookup local", "rule del pref 0",
+		"rule add pref 1 ipproto udp dport 8443 prohibit", "rule add pref 2 ipproto tcp dport 8443 prohibit"))
 	c := x.talk(peer.UDP, peer.UDP)
 	began := time.Now()
 	for _, p := range []*peer.Peer{c.a, c.b} {
@@ -92,7 +90,7 @@ func inHouse(t *testing.T, commands ...string) *house {
 		rerunInNamespace(t)
 		return nil
 	}
-	ip(t, commands...)
+	must(t, ip(commands...))
 	return &house{target{t: t}}
 }
 
@@ -128,14 +126,5 @@ func (x *house) uclientAt(t *testing.T, server, to string) {
 	out, err := at.uclient(t, "udp", to, "-n", "100", "-m", "3")
 	if lost := uclientLost(out); err != nil || lost != 0 {
 		t.Errorf("through %s: %d lost, uclient: %v\n%s", server, lost, err, out)
-	}
-}
-
-func ip(t *testing.T, commands ...string) {
-	t.Helper()
-	for _, args := range commands {
-		if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
-			t.Fatalf("ip %s: %v: %s", args, err, out)
-		}
 	}
 }

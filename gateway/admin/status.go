@@ -52,7 +52,7 @@ type Upstream struct {
 
 // Media is what the SFU carries.
 type Media struct {
-	Enabled  bool           `json:"enabled"` // false: sfu.mode is not rtcd
+	Enabled bool `json:"enabled"` // false: sfu.mode is not rtcd
 	// Addresses are those that clients are told of, for UDP.
 	Addresses []string       `json:"addresses"`
 	Calls     int            `json:"calls"`
