@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"sallyport/gateway/admin"
@@ -30,31 +29,27 @@ type selfTest struct {
 	gateway *Gateway
 	every   time.Duration
 
-	up      *prometheus.GaugeVec   // transport
-	seconds *prometheus.GaugeVec   // transport, stage
-	runs    *prometheus.CounterVec // transport, result
-	last    *prometheus.GaugeVec   // transport
+	metrics *selfTestMetrics
 
 	mu      sync.Mutex // guards the following
 	results []admin.SelfTest
 }
 
 func newSelfTest(g *Gateway, every time.Duration) *selfTest {
-	gaugeVec := func(name, help string, labels ...string) *prometheus.GaugeVec {
-		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sallyport_selftest_" + name, Help: help}, labels)
-	}
-	s := &selfTest{
-		gateway: g, every: every,
-		up:      gaugeVec("up", "1 if the latest self-test through TURN to the SFU and back succeeded.", "transport"),
-		seconds: gaugeVec("seconds", "Duration of the latest successful self-test by stage: connect, allocate, roundtrip.", "transport", "stage"),
-		runs:    counters("sallyport_selftest_runs_total", "Self-tests by result: ok or failed.", "transport", "result"),
-		last:    gaugeVec("last_timestamp_seconds", "Unix time of the latest self-test.", "transport"),
-	}
+	s := &selfTest{gateway: g, every: every}
 	if s.every <= 0 {
 		s.every = selfTestEvery
 	}
-	g.registry.MustRegister(s.up, s.seconds, s.runs, s.last)
+	s.metrics = newSelfTestMetrics(g.registry, s.transports())
 	return s
+}
+
+// transports are the ways in.
+func (s *selfTest) transports() []string {
+	if s.gateway.sockets.udp == nil {
+		return []string{"tls", "tcp"}
+	}
+	return []string{"tls", "tcp", "udp"}
 }
 
 // run tests until ctx ends.
@@ -75,10 +70,7 @@ func (s *selfTest) run(ctx context.Context) error {
 // once tests every way in.
 func (s *selfTest) once(ctx context.Context) {
 	var all sync.WaitGroup
-	for _, transport := range []string{"tls", "tcp", "udp"} {
-		if transport == "udp" && s.gateway.sockets.udp == nil {
-			continue
-		}
+	for _, transport := range s.transports() {
 		all.Go(func() {
 			limited, cancel := context.WithTimeout(ctx, selfTestLimit)
 			defer cancel()
@@ -139,18 +131,10 @@ func (s *selfTest) peer() netip.AddrPort {
 // note records a result and logs changes.
 func (s *selfTest) note(transport string, res turn.ProbeResult, err error) {
 	r := admin.SelfTest{Transport: transport, OK: err == nil, At: time.Now(), Took: res.Connect + res.Allocate + res.RoundTrip}
-	s.last.WithLabelValues(transport).SetToCurrentTime()
 	if err != nil {
 		r.Error = err.Error()
-		s.up.WithLabelValues(transport).Set(0)
-		s.runs.WithLabelValues(transport, "failed").Inc()
-	} else {
-		s.up.WithLabelValues(transport).Set(1)
-		s.runs.WithLabelValues(transport, "ok").Inc()
-		for stage, d := range map[string]time.Duration{"connect": res.Connect, "allocate": res.Allocate, "roundtrip": res.RoundTrip} {
-			s.seconds.WithLabelValues(transport, stage).Set(d.Seconds())
-		}
 	}
+	s.metrics.note(transport, res, err == nil)
 	switch before := s.replace(r); {
 	case !r.OK && before.OK:
 		s.gateway.logger.Warn("self-test failed", "transport", transport, "err", err)

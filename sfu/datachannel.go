@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/pion/webrtc/v3"
+	"golang.org/x/time/rate"
 
 	"sallyport/sfu/wire"
 )
@@ -11,6 +12,14 @@ import (
 // maxReported bounds the round-trip time and jitter that clients report, in
 // seconds: what is beyond says nothing about a call.
 const maxReported = 60
+
+// messagesPerSecond and messagesAtOnce limit what of a data channel is looked at:
+// an offer may have to be inflated before anything is known of it. Clients ping
+// once a second, and ask for the lock 20 times a second while they wait for it.
+const (
+	messagesPerSecond = 100
+	messagesAtOnce    = 300
+)
 
 // open takes over a data channel the participant has opened: its last one is the
 // one that is spoken on.
@@ -27,7 +36,12 @@ func (s *Session) open(d *webrtc.DataChannel) {
 			}
 		})
 	})
+	pace := rate.NewLimiter(messagesPerSecond, messagesAtOnce)
 	d.OnMessage(func(m webrtc.DataChannelMessage) {
+		if !pace.Allow() {
+			s.server.metrics.errors.WithLabelValues(s.member.Group, "signaling").Inc()
+			return
+		}
 		if m.IsString {
 			if string(m.Data) == "ping" && d.BufferedAmount() < maxReplies { // mobile apps of old
 				_ = d.SendText("pong")

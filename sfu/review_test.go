@@ -9,6 +9,7 @@ import (
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v3"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"sallyport/sfu/wire"
 )
@@ -316,4 +317,26 @@ func TestWishForTheLockRepeatsALostOffer(t *testing.T) {
 	}
 	a.send(wire.ChannelMessage{Type: wire.ChannelUnlock})
 	a.hears(classVoice, "beta")
+}
+
+// TestFloodOnTheDataChannel: what a participant says is looked at a hundred times
+// a second and no more often, before it is inflated.
+func TestFloodOnTheDataChannel(t *testing.T) {
+	srv := startServer(t)
+	a := join(t, srv, "call", "alpha", guestOptions{})
+	big, err := wire.ChannelMessage{Type: wire.ChannelSDP, SDP: wire.Description{Type: "answer", SDP: strings.Repeat("x", 200<<10)}}.Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dropped := srv.metrics.errors.WithLabelValues("group", "signaling")
+	for range 10 * messagesAtOnce {
+		if err := a.dc.Send(big); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, "messages to be dropped", func() bool { return testutil.ToFloat64(dropped) > 5*messagesAtOnce })
+	until(t, "the lock", func() bool { // is heard again soon
+		a.send(wire.ChannelMessage{Type: wire.ChannelLock})
+		return len(a.granted) > 0
+	})
 }

@@ -72,7 +72,7 @@ func TestSocketSurvivesReadErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := newMetrics(nil)
+	m, err := newMetrics(nil, newWatch().most)
 	if err != nil {
 		t.Fatal(err)
 	}

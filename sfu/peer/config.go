@@ -41,6 +41,11 @@ type Config struct {
 	// reports, NACK and retransmission, transport-wide congestion feedback.
 	// Without it a peer costs less and still asks for key frames.
 	Feedback bool
+	// SRTP says how media is encrypted.
+	SRTP SRTP
+	// Bulk, if not nil, receives for the peer on the paths UDP and TURNUDP. Its
+	// tracks are then counted only, and Feedback is of no use.
+	Bulk *Bulk
 	// Window, if not nil, marks the packets to be measured. nil measures all.
 	Window *Window
 
@@ -55,6 +60,8 @@ type Config struct {
 	OnPacket func(t *Track, packet []byte)
 	// Logger takes what goes wrong but ends nothing. nil discards.
 	Logger *slog.Logger
+
+	tally *tally // of the Bulk
 }
 
 // NewID returns a random ID of the form of Mattermost's.
@@ -79,6 +86,9 @@ func (c *Config) complete() {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.counts() {
+		c.tally = newTally(c.Window)
 	}
 	c.Logger = c.Logger.With("call", c.Call, "session", c.Session)
 }

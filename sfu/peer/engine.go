@@ -133,6 +133,10 @@ func settings(c *Config) webrtc.SettingEngine {
 		e.DisableActiveTCP(true)
 		e.SetNetworkTypes([]webrtc.NetworkType{udp})
 	}
+	c.SRTP.offer(&e)
+	if c.tally != nil {
+		e.SetNet(c.Bulk.network(c.tally))
+	}
 	if c.DialTURN != nil && (c.Path == TURNTCP || c.Path == TURNTLS) {
 		// pion does no TLS of its own over a proxy's connection.
 		e.SetICEProxyDialer(dialer(c.DialTURN))
