@@ -124,7 +124,7 @@ func (c *givingConn) Close() error { close(c.done); return nil }
 
 // A connection that has Receive is not read, and keeps its buffers.
 func TestSocketReceives(t *testing.T) {
-	m, err := newMetrics(nil)
+	m, err := newMetrics(nil, newWatch().most)
 	if err != nil {
 		t.Fatal(err)
 	}
