@@ -14,11 +14,14 @@ import (
 const maxReported = 60
 
 // messagesPerSecond and messagesAtOnce limit what of a data channel is looked at:
-// an offer may have to be inflated before anything is known of it. Clients ping
-// once a second, and ask for the lock 20 times a second while they wait for it.
+// an offer must be inflated, to a thousand times its length perhaps, before
+// anything is known of it. Each messageBytes count as one message more. Clients
+// ping once a second, and ask for the lock 20 times a second while they wait for
+// it; the longest message has 64 KiB.
 const (
 	messagesPerSecond = 100
 	messagesAtOnce    = 300
+	messageBytes      = 256
 )
 
 // open takes over a data channel the participant has opened: its last one is the
@@ -38,7 +41,7 @@ func (s *Session) open(d *webrtc.DataChannel) {
 	})
 	pace := rate.NewLimiter(messagesPerSecond, messagesAtOnce)
 	d.OnMessage(func(m webrtc.DataChannelMessage) {
-		if !pace.Allow() {
+		if !pace.AllowN(time.Now(), 1+len(m.Data)/messageBytes) {
 			s.server.metrics.errors.WithLabelValues(s.member.Group, "signaling").Inc()
 			return
 		}
