@@ -65,7 +65,7 @@ bench-seed: build ## the SFU under the loads that Mattermost publishes figures o
 profile: build ## CPU, allocation and mutex profiles under load, flame graphs: artifacts/profile
 	@GO='$(GO)' .ci/profile $(ARGS)
 
-fuzz: ## every fuzz target (FUZZTIME=30s for each)
+fuzz: ## every fuzz target, 30 s each (longer: make fuzz FUZZTIME=5m)
 	GO='$(GO)' .ci/fuzz $(FUZZTIME)
 
 load: build ## bin/sallyload against a gateway that is started for it (flags: make load ARGS='-calls 8')
