@@ -128,7 +128,9 @@ func rerunInNamespace(t *testing.T) {
 	}
 	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
 		t.Errorf("in the namespace: %v\n%s", err, out)
+		return
 	}
+	t.Logf("in the namespace:\n%s", out)
 }
 
 // traps are sockets at which nothing may arrive, over UDP or TCP.

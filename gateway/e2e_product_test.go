@@ -47,18 +47,19 @@ admin: {listen: "127.0.0.1:0"}
 		must(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
 	}
 	p := &product{target: target{t: t}, log: newLogBook()}
-	p.run(exec.Command(binary, "serve", "-config", filepath.Join(dir, "config.yaml")))
+	command := exec.Command(binary, "serve", "-config", filepath.Join(dir, "config.yaml"))
+	p.run(command, command.Start)
 	line, err := p.log.await(within(t), `"msg":"serving"`)
 	must(t, err)
 	p.Addrs = addresses(t, line)
 	return p
 }
 
-// run starts command and makes the end of the test its end.
-func (p *product) run(command *exec.Cmd) {
+// run starts command by start and makes the end of the test its end.
+func (p *product) run(command *exec.Cmd, start func() error) {
 	p.t.Helper()
 	command.Stderr = p.log
-	must(p.t, command.Start())
+	must(p.t, start())
 	p.process = command.Process
 	ended := make(chan error, 1)
 	go func() { ended <- command.Wait() }()

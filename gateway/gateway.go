@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +29,8 @@ type Options struct {
 	Level *slog.LevelVar
 	// ReadFile reads the secret files; nil reads them from the disk.
 	ReadFile func(name string) ([]byte, error)
+	// SelfTest is how often the way through TURN is tested; 0: every minute.
+	SelfTest time.Duration
 	// Version is what is running.
 	Version rtcd.Version
 }
@@ -45,6 +48,7 @@ type Gateway struct {
 	port    *tls.Port
 	hairpin *turn.Hairpin // nil without TURN
 	turn    *turn.Server  // nil without TURN
+	probe   *selfTest     // nil without TURN
 	sfu     *sfu.Server   // nil unless sfu.mode is rtcd
 	rtcd    *rtcd.Server  // nil unless sfu.mode is rtcd
 	proxy   *proxy
@@ -149,7 +153,7 @@ func (g *Gateway) buildMedia(cfg Config, _ Secrets) error {
 		addresses = g.sockets.media.Addresses()
 	}
 	if cfg.TURN.Enabled {
-		g.hairpin = turn.NewHairpin(relayIP(addresses), aliases(addresses))
+		g.hairpin = turn.NewHairpin(relayIPs(addresses), aliases(addresses))
 	}
 	if g.sockets.media == nil {
 		return nil
@@ -184,6 +188,7 @@ func (g *Gateway) buildTURN(cfg Config, s Secrets) error {
 		return err
 	}
 	g.turn.SetTrusted(trusted)
+	g.probe = newSelfTest(g, g.opts.SelfTest)
 	return nil
 }
 
@@ -247,29 +252,43 @@ func aliases(addresses []sfu.Address) []turn.Alias {
 	return out
 }
 
-// relayIP is the address that relayed candidates carry. Nobody sends to it; it
-// should look like ours.
-func relayIP(addresses []sfu.Address) netip.Addr {
-	for _, a := range addresses {
-		if a.Advertised.Addr().Is4() {
-			return a.Advertised.Addr()
+// relayIPs are the addresses that relayed candidates carry, one of each family
+// in which the SFU has any. Nobody sends to them; they should look like ours.
+func relayIPs(addresses []sfu.Address) []netip.Addr {
+	var out []netip.Addr
+	for _, is := range []func(netip.Addr) bool{netip.Addr.Is4, netip.Addr.Is6} {
+		var all []netip.Addr
+		for _, a := range addresses {
+			all = append(all, a.Advertised.Addr())
+		}
+		for _, a := range addresses {
+			all = append(all, a.Local.Addr())
+		}
+		if i := slices.IndexFunc(all, is); i >= 0 {
+			out = append(out, all[i])
 		}
 	}
-	if len(addresses) > 0 {
-		return addresses[0].Advertised.Addr()
+	if len(out) == 0 {
+		return outboundIPs()
 	}
-	return outboundIP()
+	return out
 }
 
-// outboundIP is the local address that packets to the Internet leave from, the
-// loopback address if there is no way out. Connecting a UDP socket sends nothing.
-func outboundIP() netip.Addr {
-	conn, err := net.Dial("udp4", "192.0.2.1:9")
-	if err != nil {
-		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+// outboundIPs are the local addresses that packets to the Internet leave from,
+// the loopback address if there is no way out. Connecting a UDP socket sends
+// nothing.
+func outboundIPs() []netip.Addr {
+	var out []netip.Addr
+	for network, somewhere := range map[string]string{"udp4": "192.0.2.1:9", "udp6": "[2001:db8::1]:9"} {
+		if conn, err := net.Dial(network, somewhere); err == nil {
+			out = append(out, conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr())
+			_ = conn.Close()
+		}
 	}
-	defer func() { _ = conn.Close() }()
-	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr()
+	if len(out) == 0 {
+		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+	}
+	return out
 }
 
 // joinProblems makes one error of problems, nil of none.

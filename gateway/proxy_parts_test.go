@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -68,14 +69,20 @@ func TestAliasesNameWhatClientsSee(t *testing.T) {
 		t.Error(d)
 	}
 	six := sfu.Address{Local: netip.MustParseAddrPort("[2001:db8::1]:8443"), Advertised: netip.MustParseAddrPort("[2001:db8::1]:8443")}
-	if ip := relayIP([]sfu.Address{six, addresses[0]}); ip != public.Addr() {
-		t.Errorf("relay address %s, want the first advertised IPv4", ip)
+	for _, tt := range []struct {
+		of   []sfu.Address
+		want []netip.Addr
+	}{
+		{[]sfu.Address{six, addresses[0], {Local: plain, Advertised: plain}}, []netip.Addr{public.Addr(), six.Local.Addr()}},
+		{[]sfu.Address{six}, []netip.Addr{six.Local.Addr()}},
+		{addresses, []netip.Addr{public.Addr(), untold.Addr()}},
+	} {
+		if got := relayIPs(tt.of); !slices.Equal(got, tt.want) {
+			t.Errorf("relayed addresses on %v, want %v", got, tt.want)
+		}
 	}
-	if ip := relayIP([]sfu.Address{six}); ip != six.Local.Addr() {
-		t.Errorf("relay address %s, want the only one", ip)
-	}
-	if ip := relayIP(nil); !ip.Is4() {
-		t.Errorf("relay address %s", ip)
+	if got := relayIPs(nil); len(got) == 0 || !got[0].IsValid() {
+		t.Errorf("relayed addresses on %v without an SFU", got)
 	}
 }
 

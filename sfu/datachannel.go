@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/pion/webrtc/v3"
+	"golang.org/x/time/rate"
 
 	"sallyport/sfu/wire"
 )
@@ -20,6 +21,17 @@ const (
 	// goes back to the system.
 	maxMessage  = 64 << 10
 	keptMessage = 8 << 10
+)
+
+// messagesPerSecond and messagesAtOnce limit what of a data channel is looked at:
+// an offer must be inflated, to a thousand times its length perhaps, before
+// anything is known of it. Each messageBytes count as one message more. Clients
+// ping once a second, and ask for the lock 20 times a second while they wait for
+// it; the longest message has 64 KiB.
+const (
+	messagesPerSecond = 100
+	messagesAtOnce    = 300
+	messageBytes      = 256
 )
 
 // open takes over a data channel the participant has opened: its last one is the
@@ -43,7 +55,8 @@ func (s *Session) open(d *webrtc.DataChannel) {
 	})
 }
 
-// A messageReader is what is read of a data channel that pion does not read.
+// A messageReader is a data channel that pion does not read: its own reader would
+// keep 64 KiB for each.
 type messageReader interface {
 	ReadDataChannel(b []byte) (n int, isString bool, err error)
 }
@@ -51,23 +64,26 @@ type messageReader interface {
 // listen reads a data channel until it is closed. Its buffer holds the longest
 // message there may be, of which most participants never need more than a page.
 func (s *Session) listen(d *webrtc.DataChannel, raw messageReader) {
+	pace := rate.NewLimiter(messagesPerSecond, messagesAtOnce)
 	buf, free := newPages(maxMessage)
 	defer func() { free() }()
 	for {
 		n, text, err := raw.ReadDataChannel(buf)
 		switch {
-		case errors.Is(err, io.ErrShortBuffer):
-			s.log.Debug("drop data channel message: too long")
-			continue
-		case err != nil: // a client closes it only with its connection: no need to wait for ICE to fail
+		case err != nil && !errors.Is(err, io.ErrShortBuffer):
+			// A client closes it only with its connection: no need to wait for ICE
+			// to fail.
 			s.postWait(func() {
 				if s.channel == d {
 					s.end("participant closed the connection")
 				}
 			})
 			return
+		case err != nil || !pace.AllowN(time.Now(), 1+n/messageBytes):
+			s.server.metrics.errors.WithLabelValues(s.member.Group, "signaling").Inc()
+		default:
+			s.hear(d, buf[:n], text)
 		}
-		s.hear(d, buf[:n], text)
 		if n > keptMessage {
 			free()
 			buf, free = newPages(maxMessage)

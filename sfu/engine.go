@@ -12,7 +12,6 @@ import (
 	"github.com/pion/ice/v2"
 	"github.com/pion/interceptor"
 	"github.com/pion/interceptor/pkg/nack"
-	"github.com/pion/interceptor/pkg/report"
 	"github.com/pion/logging"
 	"github.com/pion/transport/v2"
 	"github.com/pion/transport/v2/stdnet"
@@ -46,47 +45,25 @@ func newEngine(m *mux, t *tcpMux, drops func(reason string), log *slog.Logger) (
 	if err := registerCodecs(media); err != nil {
 		return nil, err
 	}
-	chain, err := interceptors(media, drops)
+	chain := &interceptor.Registry{}
+	chain.Add(nackBudgets{drops})
+	ask, err := nack.NewGeneratorInterceptor()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("configure NACK: %w", err)
+	}
+	chain.Add(resends{})
+	chain.Add(ask)
+	if err := webrtc.ConfigureRTCPReports(chain); err != nil {
+		return nil, fmt.Errorf("configure RTCP reports: %w", err)
+	}
+	if err := webrtc.ConfigureTWCCSender(media, chain); err != nil {
+		return nil, fmt.Errorf("configure transport-wide feedback: %w", err)
 	}
 	settings, err := settingEngine(m, t, log)
 	if err != nil {
 		return nil, err
 	}
 	return &engine{media, chain, settings}, nil
-}
-
-// interceptors registers what all connections report and repair.
-func interceptors(media *webrtc.MediaEngine, drops func(reason string)) (*interceptor.Registry, error) {
-	sent, received, chain := &interceptor.Registry{}, &interceptor.Registry{}, &interceptor.Registry{}
-	responder, err := nack.NewResponderInterceptor()
-	if err != nil {
-		return nil, fmt.Errorf("configure NACK: %w", err)
-	}
-	generator, err := nack.NewGeneratorInterceptor()
-	if err != nil {
-		return nil, fmt.Errorf("configure NACK: %w", err)
-	}
-	receiver, err := report.NewReceiverInterceptor()
-	if err != nil {
-		return nil, fmt.Errorf("configure receiver reports: %w", err)
-	}
-	sender, err := report.NewSenderInterceptor()
-	if err != nil {
-		return nil, fmt.Errorf("configure sender reports: %w", err)
-	}
-	received.Add(generator)
-	received.Add(receiver)
-	if err := webrtc.ConfigureTWCCSender(media, received); err != nil {
-		return nil, fmt.Errorf("configure transport-wide feedback: %w", err)
-	}
-	sent.Add(sender)
-	chain.Add(nackBudgets{drops})
-	chain.Add(responder)
-	chain.Add(lazily{make: received})
-	chain.Add(lazily{make: sent, local: true})
-	return chain, nil
 }
 
 // connection makes a PeerConnection whose streams are bounded by b and whose
@@ -124,7 +101,7 @@ func settingEngine(m *mux, t *tcpMux, log *slog.Logger) (webrtc.SettingEngine, e
 	e.SetIncludeLoopbackCandidate(true)
 	e.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	e.SetReceiveMTU(maxDatagram)
-	e.DetachDataChannels()               // pion's reader would keep 64 KiB for each
+	e.DetachDataChannels() // see Session.listen
 	e.SetSRTPReplayProtectionWindow(512) // a key frame arrives in bursts that networks reorder
 	e.SetDTLSRetransmissionInterval(dtlsFlight)
 	if err := e.SetAnsweringDTLSRole(webrtc.DTLSRoleClient); err != nil {

@@ -84,6 +84,8 @@ type negotiation struct {
 	sentAt  time.Time         // zero = not sent yet
 	sendAt  time.Time         // when to send it, or to send it again
 	mapSent time.Time         // when the map for that was sent; zero = not yet
+	sends   int               // how often it has been sent
+	late    late              // answers to earlier ones may still come
 	madeAt  time.Time         // when our last offer was made
 
 	early  []wire.Description // offers that came before the data channel opened
@@ -186,7 +188,7 @@ func (s *Session) makeOffer(want []*up, now time.Time) error {
 		}
 		return err
 	}
-	s.sentAt, s.mapSent, s.sendAt = time.Time{}, time.Time{}, now
+	s.sentAt, s.mapSent, s.sendAt, s.sends = time.Time{}, time.Time{}, now, 0
 	s.send(now)
 	return nil
 }
@@ -232,6 +234,7 @@ func (s *Session) send(now time.Time) {
 		s.log.Debug("send offer again")
 	}
 	s.sentAt, s.sendAt, s.mapSent = now, now.Add(answerTime), time.Time{}
+	s.sends++
 	if s.member.DCSignaling {
 		s.sendChannel(wire.ChannelMessage{Type: wire.ChannelSDP, SDP: *s.offer})
 	} else {
@@ -344,29 +347,6 @@ func (s *Session) takeOffer(d wire.Description, by road) error {
 		s.addCandidate(c)
 	}
 	return nil
-}
-
-// takeAnswer applies an answer to our offer. An answer without an offer is the
-// second one to an offer that was sent twice.
-func (s *Session) takeAnswer(d wire.Description) {
-	if s.offer == nil || s.sentAt.IsZero() {
-		s.log.Debug("drop answer: nothing was offered")
-		return
-	}
-	answer, err := s.bounded(webrtc.SDPTypeAnswer, d.SDP)
-	if err == nil {
-		s.hears(answer.codecs)
-		err = s.accept(answer)
-	}
-	if err != nil {
-		s.server.metrics.errors.WithLabelValues(s.member.Group, "signaling").Inc()
-		s.log.Debug("accept answer", "err", err)
-		if s.pc.SignalingState() != webrtc.SignalingStateStable {
-			return // the next answer may be better; the offer is sent again
-		}
-	}
-	s.offer = nil
-	s.unlock(time.Now())
 }
 
 // unlock frees the lock and looks what has been waiting for it.

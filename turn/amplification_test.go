@@ -71,20 +71,20 @@ func TestBindingIsRationed(t *testing.T) {
 func TestLogIsBounded(t *testing.T) {
 	var mu sync.Mutex
 	var log bytes.Buffer
-	h := NewHairpin(testRelayIP, []Alias{{testNamed, testLocal}})
+	h := NewHairpin(testRelayIPs, []Alias{{testNamed, testLocal}})
 	s, err := New(Config{UserAllocations: 1}, h, Options{
 		Secrets: [][]byte{[]byte(testSecret)}, Logger: slog.New(slog.NewTextHandler(lockedWriter{&mu, &log}, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, code := s.newRelay("alice", overUDP, false)
+	r, code := s.newRelay("alice", overUDP, wish{})
 	if code != 0 {
 		t.Fatal(code)
 	}
 	defer r.abandon()
 	for range 1000 {
-		if _, code := s.newRelay("alice", overUDP, false); code != stun.CodeAllocQuotaReached {
+		if _, code := s.newRelay("alice", overUDP, wish{}); code != stun.CodeAllocQuotaReached {
 			t.Fatalf("code %d", code)
 		}
 	}

@@ -68,6 +68,19 @@ func (a attributes) lifetime() (d time.Duration, ok bool) {
 	return time.Duration(binary.BigEndian.Uint32(v)) * time.Second, true
 }
 
+// family returns the family of REQUESTED-ADDRESS-FAMILY, 0 if there is none;
+// false if it is malformed.
+func (a attributes) family() (family byte, ok bool) {
+	v, has := a.get(stun.AttrRequestedAddressFamily)
+	if !has {
+		return 0, true
+	}
+	if len(v) != 4 || v[0] == 0 {
+		return 0, false
+	}
+	return v[0], true
+}
+
 // peers returns every XOR-PEER-ADDRESS; false if one is malformed.
 func (a attributes) peers(m *stun.Message) (all []netip.AddrPort, ok bool) {
 	for i := range a {
@@ -89,6 +102,14 @@ func (a attributes) peer(m *stun.Message) (addr netip.AddrPort, ok bool) {
 		return netip.AddrPort{}, false
 	}
 	return parseXORAddress(v, m)
+}
+
+// familyOf returns the family of an address as attributes write it.
+func familyOf(ip netip.Addr) byte {
+	if ip.Is4() {
+		return familyIPv4
+	}
+	return familyIPv6
 }
 
 // parseXORAddress reads an address as RFC 8489 §14.2 writes it. pion/stun's
@@ -126,15 +147,11 @@ type xorAddress struct {
 
 func (x xorAddress) AddTo(m *stun.Message) error {
 	ip := x.addr.Addr().AsSlice()
-	family := byte(familyIPv4)
-	if len(ip) > 4 {
-		family = familyIPv6
-	}
 	mask := xorMask(m)
 	for i := range ip {
 		ip[i] ^= mask[i]
 	}
-	v := binary.BigEndian.AppendUint16([]byte{0, family}, x.addr.Port()^magicCookie>>16)
+	v := binary.BigEndian.AppendUint16([]byte{0, familyOf(x.addr.Addr())}, x.addr.Port()^magicCookie>>16)
 	m.Add(x.t, append(v, ip...))
 	return nil
 }

@@ -16,6 +16,7 @@
 //   - landing: one media socket of the SFU as the relays see it
 //   - peer: the address a client wants to talk to
 //   - stranger: a client without an allocation
+//   - outbox: what waits for a TCP connection that does not keep up
 //
 // # The way of a packet
 //
@@ -39,5 +40,7 @@
 // One goroutine per UDP socket and two per connection move bytes; each shard
 // has one goroutine, pion's read loop, on which the guard runs: everything a
 // guard owns needs no lock. Every queue is bounded. Media that does not fit is
-// dropped and counted, it never makes anybody wait.
+// dropped and counted, it never makes anybody wait: the oldest video first, by
+// the look of its packets. On TCP voice overtakes video, and what is late is
+// not sent at all.
 package turn

@@ -97,18 +97,6 @@ func (f *framer) header() (size, padded uint32, err error) {
 	}
 }
 
-// frameLength returns the length of the frame at the start of b, one of those
-// we send: whole and padded.
-func frameLength(b []byte) int {
-	length := int(binary.BigEndian.Uint16(b[2:]))
-	if b[0]>>6 == 0 {
-		length += stunHeader
-	} else {
-		length += channelHeader
-	}
-	return min((length+3)&^3, len(b))
-}
-
 // fill makes at least n bytes of the current frame available in buf; n is at
 // most len(buf).
 func (f *framer) fill(n int) error {

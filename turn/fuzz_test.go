@@ -25,7 +25,7 @@ func guardAlone(t testing.TB, h *Hairpin) (*guard, *client, *keeper) {
 	sh.guard = &guard{server: s, lobby: newLobby(), shard: sh, pion: pionSide{key: []byte("inner"), nonce: []byte("nonce"), nonceAt: time.Now().Round(0)}}
 	k := new(keeper)
 	c := newClient(2, source{via: k, addr: netip.MustParseAddrPort("192.0.2.1:1000")}, overUDP)
-	r, code := s.newRelay("alice", overUDP, false)
+	r, code := s.newRelay("alice", overUDP, wish{})
 	if code != 0 {
 		t.Fatal(code)
 	}
@@ -41,7 +41,7 @@ func guardAlone(t testing.TB, h *Hairpin) (*guard, *client, *keeper) {
 // FuzzGuard plays a client that may sign what it likes: what the guard lets
 // through must be harmless to pion, and what it answers must be STUN.
 func FuzzGuard(f *testing.F) {
-	h := NewHairpin(testRelayIP, []Alias{{testNamed, testLocal}})
+	h := NewHairpin(testRelayIPs, []Alias{{testNamed, testLocal}})
 	peer := xorAddress{stun.AttrXORPeerAddress, testNamed}
 	for _, method := range []stun.Method{stun.MethodAllocate, stun.MethodRefresh, stun.MethodCreatePermission, stun.MethodChannelBind, stun.MethodBinding} {
 		for _, attrs := range [][]stun.Setter{

@@ -79,9 +79,6 @@ func TestWithoutAllocation(t *testing.T) {
 }
 
 func TestAllocateIsRefused(t *testing.T) {
-	family := func(f byte) stun.Setter {
-		return attribute(stun.AttrRequestedAddressFamily, []byte{f, 0, 0, 0})
-	}
 	even, pair := attribute(stun.AttrEvenPort, []byte{0}), attribute(stun.AttrEvenPort, []byte{0x80})
 	token := attribute(stun.AttrReservationToken, make([]byte, 8))
 	for _, tc := range []struct {

@@ -15,7 +15,10 @@ import (
 // the relayed address of a living allocation.
 var ErrNoAllocation = errors.New("write to relay: no such allocation")
 
-var errNoLabel = errors.New("allocate: no relayed address is free")
+var (
+	errNoLabel  = errors.New("allocate: no relayed address is free")
+	errNoFamily = errors.New("allocate: no relayed address in this family")
+)
 
 const (
 	firstLabel   = 1024  // the lowest
@@ -33,10 +36,11 @@ type Alias struct{ Named, Local netip.AddrPort }
 // SFU in the same process. On one side it hands out relays, on the other it is
 // a net.PacketConn beside each media socket.
 //
-// A relayed address is relayIP with a port that only labels a map entry: it is
-// never bound.
+// A relayed address is one of our own, of the family the client asked for, with
+// a port that only labels a map entry: it is never bound.
 type Hairpin struct {
-	ip       netip.Addr
+	ipv4     netip.Addr // of relayed addresses; not valid if there are none
+	ipv6     netip.Addr
 	landings []*landing
 	reserved map[uint16]bool // ports of the SFU, confusing as labels
 
@@ -55,13 +59,19 @@ type alias struct {
 	named   *net.UDPAddr // never modified
 }
 
-// NewHairpin returns a hairpin whose relayed addresses are on relayIP, the
-// address clients are told their relay has. It opens nothing.
-func NewHairpin(relayIP netip.Addr, aliases []Alias) *Hairpin {
+// NewHairpin returns a hairpin whose relayed addresses are on relayIPs, the
+// addresses clients are told their relay has: the first of each family. Clients
+// cannot allocate in a family that has none. It opens nothing.
+func NewHairpin(relayIPs []netip.Addr, aliases []Alias) *Hairpin {
 	h := &Hairpin{
-		ip:       relayIP.Unmap(),
 		reserved: make(map[uint16]bool),
 		last:     startLabel - 1,
+	}
+	for _, ip := range relayIPs {
+		own := h.own(familyOf(ip.Unmap()))
+		if !own.IsValid() {
+			*own = ip.Unmap()
+		}
 	}
 	all := make(map[netip.AddrPort]*alias)
 	at := make(map[netip.AddrPort]*landing)
@@ -69,7 +79,7 @@ func NewHairpin(relayIP netip.Addr, aliases []Alias) *Hairpin {
 		named, local := unmapped(a.Named), unmapped(a.Local)
 		l := at[local]
 		if l == nil {
-			l = &landing{hairpin: h, index: len(h.landings), local: net.UDPAddrFromAddrPort(local), in: make(queue, landingQueue), done: make(chan struct{})}
+			l = &landing{hairpin: h, index: len(h.landings), local: net.UDPAddrFromAddrPort(local), in: newRing(landingQueue), done: make(chan struct{})}
 			at[local] = l
 			h.landings = append(h.landings, l)
 		}
@@ -144,9 +154,39 @@ func (h *Hairpin) Close() error {
 	return nil
 }
 
-// register gives r a relayed address, with an even port if asked for, and makes
-// it reachable.
-func (h *Hairpin) register(r *relay, even bool) error {
+// own returns where our address of a family is kept.
+func (h *Hairpin) own(family byte) *netip.Addr {
+	if family == familyIPv6 {
+		return &h.ipv6
+	}
+	return &h.ipv4
+}
+
+// family returns the family of a relay that a client wants to be of one; 0 is
+// no preference: IPv4, as RFC 8656 §7.2 has it, unless there is none. It is
+// false if there are no such relays.
+func (h *Hairpin) family(wanted byte) (byte, bool) {
+	if wanted == 0 {
+		wanted = familyIPv4
+		if !h.ipv4.IsValid() {
+			wanted = familyIPv6
+		}
+	}
+	return wanted, (wanted == familyIPv4 || wanted == familyIPv6) && h.own(wanted).IsValid()
+}
+
+// A wish is what an Allocate asks of its relayed address.
+type wish struct {
+	family byte // of REQUESTED-ADDRESS-FAMILY, 0 if there is none
+	even   bool // the port
+}
+
+// register gives r a relayed address and makes it reachable.
+func (h *Hairpin) register(r *relay, w wish) error {
+	family, ok := h.family(w.family)
+	if !ok {
+		return errNoFamily
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	label := h.last
@@ -154,12 +194,13 @@ func (h *Hairpin) register(r *relay, even bool) error {
 		if label++; label < firstLabel {
 			label = firstLabel
 		}
-		if h.reserved[label] || even && label%2 != 0 || h.relays[label].Load() != nil {
+		if h.reserved[label] || w.even && label%2 != 0 || h.relays[label].Load() != nil {
 			continue
 		}
 		h.last = label
 		h.live++
-		r.addr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(h.ip, label))
+		r.at = netip.AddrPortFrom(*h.own(family), label)
+		r.addr = net.UDPAddrFromAddrPort(r.at)
 		h.relays[label].Store(r)
 		return nil
 	}
@@ -177,10 +218,11 @@ func (h *Hairpin) unregister(r *relay) {
 
 // find returns the relay with the given address, nil if there is none.
 func (h *Hairpin) find(a netip.AddrPort) *relay {
-	if a.Addr().Unmap() != h.ip {
+	r := h.relays[a.Port()].Load()
+	if r == nil || a.Addr().Unmap() != r.at.Addr() {
 		return nil
 	}
-	return h.relays[a.Port()].Load()
+	return r
 }
 
 // A landing is a media socket of the SFU as seen from the relays.
@@ -189,7 +231,7 @@ type landing struct {
 	index   int // place in Hairpin.landings
 	local   *net.UDPAddr
 	first   atomic.Pointer[alias] // label of packets to relays that never wrote here
-	in      queue
+	in      *ring
 	done    chan struct{}
 	once    sync.Once
 }
@@ -198,6 +240,9 @@ func (l *landing) ReadFrom(b []byte) (int, net.Addr, error) {
 	p := l.read()
 	if p == nil {
 		return 0, nil, net.ErrClosed
+	}
+	if !p.handed.IsZero() {
+		p.relay.metrics.handoff.Observe(time.Since(p.handed).Seconds())
 	}
 	n, from := copy(b, p.bytes()), p.relay.addr
 	p.release()
@@ -215,16 +260,20 @@ func (l *landing) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 
 // read waits for a packet; nil means closed.
 func (l *landing) read() *packet {
-	select {
-	case <-l.done:
-		return nil
-	default:
-	}
-	select {
-	case p := <-l.in:
-		return p
-	case <-l.done:
-		return nil
+	for {
+		select {
+		case <-l.done:
+			return nil
+		default:
+		}
+		if p := l.in.pop(); p != nil {
+			return p
+		}
+		select {
+		case <-l.in.wake:
+		case <-l.done:
+			return nil
+		}
 	}
 }
 

@@ -30,7 +30,7 @@ func TestAddedAliases(t *testing.T) {
 // A client hears from the address it named; one that has named none, from the
 // latest.
 func TestAddedAliasIsTheSource(t *testing.T) {
-	h := NewHairpin(testRelayIP, []Alias{{testNamed, testLocal}})
+	h := NewHairpin(testRelayIPs, []Alias{{testNamed, testLocal}})
 	early, late := testRelay(t, h, 0), testRelay(t, h, 0)
 	if _, err := early.WriteTo([]byte("x"), net.UDPAddrFromAddrPort(testNamed)); err != nil {
 		t.Fatal(err)
@@ -48,7 +48,7 @@ func TestAddedAliasIsTheSource(t *testing.T) {
 }
 
 func TestAddedAliasesAreBounded(t *testing.T) {
-	h := NewHairpin(testRelayIP, []Alias{{testNamed, testLocal}})
+	h := NewHairpin(testRelayIPs, []Alias{{testNamed, testLocal}})
 	at := netip.MustParseAddr("198.51.100.0")
 	for i := range 3 * maxAdded {
 		if i > 0 && i%200 == 0 {

@@ -11,7 +11,7 @@ import (
 // testRelay returns a relay of h for a client over TCP.
 func testRelay(t testing.TB, h *Hairpin, bitrate int64) *relay {
 	t.Helper()
-	m, err := newMetrics(nil)
+	m, err := newMetrics(nil, newWatch().most)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +29,7 @@ func testRelay(t testing.TB, h *Hairpin, bitrate int64) *relay {
 
 func TestHairpinConns(t *testing.T) {
 	second := netip.MustParseAddrPort("127.0.0.2:8443")
-	h := NewHairpin(testRelayIP, []Alias{{testNamed, testLocal}, {testLocal, testLocal}, {second, second}, {testAliased, testLocal}})
+	h := NewHairpin(testRelayIPs, []Alias{{testNamed, testLocal}, {testLocal, testLocal}, {second, second}, {testAliased, testLocal}})
 	conns := h.Conns()
 	if len(conns) != 2 || addrPort(conns[0].LocalAddr()) != testLocal || addrPort(conns[1].LocalAddr()) != second {
 		t.Fatalf("conns %v", conns)
@@ -58,13 +58,13 @@ func TestHairpinConns(t *testing.T) {
 			t.Fatalf("relay read %q from %v, %v; want it from %v", buf[:n], from, err, named)
 		}
 	}
-	if len(h.landings[0].in) != 0 || len(h.landings[1].in) != 0 {
+	if h.landings[0].in.len() != 0 || h.landings[1].in.len() != 0 {
 		t.Error("packets are left over")
 	}
 }
 
 func TestHairpinKnowsItsRelays(t *testing.T) {
-	h := NewHairpin(testRelayIP, []Alias{{testNamed, testLocal}})
+	h := NewHairpin(testRelayIPs, []Alias{{testNamed, testLocal}})
 	conn := h.Conns()[0].(*landing)
 	r := testRelay(t, h, 0)
 	mapped := netip.AddrPortFrom(netip.AddrFrom16(testRelayIP.As16()), uint16(r.addr.Port))
@@ -88,7 +88,7 @@ func TestHairpinKnowsItsRelays(t *testing.T) {
 }
 
 func TestHairpinClose(t *testing.T) {
-	h := NewHairpin(testRelayIP, []Alias{{testNamed, testLocal}})
+	h := NewHairpin(testRelayIPs, []Alias{{testNamed, testLocal}})
 	ended := make(chan error)
 	go func() {
 		_, _, err := h.Conns()[0].ReadFrom(make([]byte, 10))
@@ -102,7 +102,7 @@ func TestHairpinClose(t *testing.T) {
 }
 
 func TestLabelsAreUniqueAndRest(t *testing.T) {
-	h := NewHairpin(testRelayIP, []Alias{{netip.MustParseAddrPort("203.0.113.7:49160"), netip.MustParseAddrPort("127.0.0.1:49161")}})
+	h := NewHairpin(testRelayIPs, []Alias{{netip.MustParseAddrPort("203.0.113.7:49160"), netip.MustParseAddrPort("127.0.0.1:49161")}})
 	used := make(map[int]bool)
 	first := testRelay(t, h, 0)
 	_ = first.Close()
@@ -121,7 +121,7 @@ func TestLabelsAreUniqueAndRest(t *testing.T) {
 }
 
 func TestQueuesDropTheOldest(t *testing.T) {
-	h := NewHairpin(testRelayIP, []Alias{{testNamed, testLocal}})
+	h := NewHairpin(testRelayIPs, []Alias{{testNamed, testLocal}})
 	r := testRelay(t, h, 0)
 	conn := h.Conns()[0]
 	for i := range relayQueue + 10 {
@@ -144,7 +144,7 @@ func TestQueuesDropTheOldest(t *testing.T) {
 }
 
 func TestRelayDropsWhatIsTooLong(t *testing.T) {
-	h := NewHairpin(testRelayIP, []Alias{{testNamed, testLocal}})
+	h := NewHairpin(testRelayIPs, []Alias{{testNamed, testLocal}})
 	r := testRelay(t, h, 0)
 	if _, err := r.WriteTo(make([]byte, maxDatagram+1), net.UDPAddrFromAddrPort(testNamed)); err != nil {
 		t.Error(err)
@@ -152,14 +152,14 @@ func TestRelayDropsWhatIsTooLong(t *testing.T) {
 	if _, err := h.Conns()[0].WriteTo(make([]byte, 65000), r.addr); err != nil {
 		t.Error(err)
 	}
-	if len(r.in) != 0 || len(h.landings[0].in) != 0 {
+	if r.in.len() != 0 || h.landings[0].in.len() != 0 {
 		t.Error("it was queued")
 	}
 }
 
 // The guard refuses such peers before; the relay does so too.
 func TestRelayIsClosed(t *testing.T) {
-	h := NewHairpin(testRelayIP, []Alias{{testNamed, testLocal}})
+	h := NewHairpin(testRelayIPs, []Alias{{testNamed, testLocal}})
 	trap, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -171,17 +171,17 @@ func TestRelayIsClosed(t *testing.T) {
 			t.Errorf("to %v: %v", to, err)
 		}
 	}
-	if r.kernel != nil || len(h.landings[0].in) != 0 {
+	if r.kernel != nil || h.landings[0].in.len() != 0 {
 		t.Error("something was sent")
 	}
 	r.peers.sfu = false
-	if _, err := r.WriteTo([]byte("x"), net.UDPAddrFromAddrPort(testNamed)); err != nil || len(h.landings[0].in) != 0 {
+	if _, err := r.WriteTo([]byte("x"), net.UDPAddrFromAddrPort(testNamed)); err != nil || h.landings[0].in.len() != 0 {
 		t.Errorf("sent to the SFU, which relay_to does not list: %v", err)
 	}
 }
 
 func TestHairpinDoesNotAllocate(t *testing.T) {
-	h := NewHairpin(testRelayIP, []Alias{{testNamed, testLocal}})
+	h := NewHairpin(testRelayIPs, []Alias{{testNamed, testLocal}})
 	r := testRelay(t, h, 1<<40)
 	conn := h.Conns()[0]
 	data, buf := make([]byte, 1200), make([]byte, 1600)
@@ -202,7 +202,7 @@ func TestHairpinDoesNotAllocate(t *testing.T) {
 }
 
 func BenchmarkHairpin(b *testing.B) {
-	h := NewHairpin(testRelayIP, []Alias{{testNamed, testLocal}})
+	h := NewHairpin(testRelayIPs, []Alias{{testNamed, testLocal}})
 	r := testRelay(b, h, 0)
 	conn := h.Conns()[0]
 	data, buf := make([]byte, 1200), make([]byte, 1600)

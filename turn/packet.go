@@ -3,6 +3,7 @@ package turn
 import (
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // A packet is one datagram on its way through our queues. It comes from the
@@ -16,9 +17,11 @@ type packet struct {
 	client *client // the connection's; nil for UDP strangers
 
 	// Between relays and peers:
-	from  netip.AddrPort // a peer's address, if it came through a kernel socket
-	alias *alias         // the SFU's address, if it came from a landing
-	relay *relay         // the sender, on its way to a landing
+	from   netip.AddrPort // a peer's address, if it came through a kernel socket
+	alias  *alias         // the SFU's address, if it came from a landing
+	relay  *relay         // the sender, on its way to a landing
+	handed time.Time      // when it was queued for the SFU, if that is to be measured
+	bulk   bool           // a video packet; the ring it is in decides
 }
 
 // bytes returns the datagram; it is valid until release.
@@ -38,29 +41,9 @@ func packetOf(b []byte) *packet {
 func (p *packet) release() {
 	p.n = 0
 	p.source, p.client = source{}, nil
-	p.from, p.alias, p.relay = netip.AddrPort{}, nil, nil
+	p.from, p.alias, p.relay, p.handed = netip.AddrPort{}, nil, nil, time.Time{}
 	pool.Put(p)
 }
 
-// A queue holds packets between two goroutines. Its writers never wait.
+// A queue holds packets on their way to a shard.
 type queue chan *packet
-
-// push adds p; if the queue is full the oldest packet gives way, for late
-// media is worth less than fresh media. It returns how many were lost.
-func (q queue) push(p *packet) (lost int) {
-	for range 2 {
-		select {
-		case q <- p:
-			return lost
-		default:
-		}
-		select {
-		case old := <-q:
-			old.release()
-			lost++
-		default:
-		}
-	}
-	p.release() // other writers were faster twice
-	return lost + 1
-}

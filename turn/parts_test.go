@@ -201,7 +201,7 @@ func TestQuota(t *testing.T) {
 }
 
 func TestNewRefuses(t *testing.T) {
-	h := NewHairpin(testRelayIP, nil)
+	h := NewHairpin(testRelayIPs, nil)
 	good := Options{Secrets: [][]byte{[]byte("s")}}
 	for name, tc := range map[string]struct {
 		cfg Config

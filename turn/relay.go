@@ -12,6 +12,8 @@ import (
 )
 
 const (
+	handoffEvery = 64 // packets, of which one is measured
+
 	relayQueue = 128 // packets waiting for pion's goroutine of one allocation
 
 	// A token bucket holds a quarter of a second, but a key frame in any case.
@@ -34,12 +36,16 @@ type relay struct {
 	up, down *rate.Limiter           // nil = unlimited
 	group    *sync.WaitGroup         // has one count until ReadFrom reported the end
 	closed   func()                  // called once, at Close
-	addr     *net.UDPAddr            // the relayed address; never modified
-	in       queue                   // towards the client
+	at       netip.AddrPort          // the relayed address
+	addr     *net.UDPAddr            // the same; never modified
+	in       *ring                   // towards the client
 	done     chan struct{}           //
 	once     sync.Once               // closing done
 	ended    sync.Once               // leaving group
 	named    []atomic.Pointer[alias] // per landing: the alias the client used last
+
+	answered atomic.Bool // the SFU has sent something
+	sent     uint        // packets to the SFU; pion's read loop only
 
 	from   net.UDPAddr // result of ReadFrom, valid until the next one
 	fromIP [16]byte
@@ -56,7 +62,7 @@ type relayConfig struct {
 	metrics *metrics
 	flow    *flow
 	bitrate int64 // bit/s each way, 0 = unlimited
-	even    bool  // the relayed port has to be even
+	wish    wish
 	group   *sync.WaitGroup
 	closed  func()
 }
@@ -66,7 +72,7 @@ type relayConfig struct {
 func newRelay(c relayConfig) (*relay, error) {
 	r := &relay{
 		hairpin: c.hairpin, peers: c.peers, metrics: c.metrics, flow: c.flow, group: c.group, closed: c.closed,
-		in: make(queue, relayQueue), done: make(chan struct{}),
+		in: newRing(relayQueue), done: make(chan struct{}),
 		named: make([]atomic.Pointer[alias], len(c.hairpin.landings)),
 	}
 	if c.bitrate > 0 {
@@ -74,7 +80,7 @@ func newRelay(c relayConfig) (*relay, error) {
 		burst := max(bucketMin, int(bytes*bucketTime.Seconds()))
 		r.up, r.down = rate.NewLimiter(rate.Limit(bytes), burst), rate.NewLimiter(rate.Limit(bytes), burst)
 	}
-	if err := c.hairpin.register(r, c.even); err != nil {
+	if err := c.hairpin.register(r, c.wish); err != nil {
 		return nil, err
 	}
 	r.group.Add(1)
@@ -110,8 +116,14 @@ func (r *relay) toSFU(b []byte, a *alias) {
 		last.Store(a)
 	}
 	r.flow.up(len(b))
+	if !r.answered.Load() {
+		r.metrics.unanswered.Add(float64(len(b)))
+	}
 	p := packetOf(b)
 	p.relay = r
+	if r.sent++; r.sent%handoffEvery == 0 {
+		p.handed = time.Now()
+	}
 	if lost := l.in.push(p); lost > 0 {
 		r.metrics.drops.landing.Add(float64(lost))
 	}
@@ -123,6 +135,9 @@ func (r *relay) fromSFU(b []byte, l *landing) {
 	if len(b) > maxDatagram {
 		r.metrics.drops.oversize.Inc()
 		return
+	}
+	if !r.answered.Load() {
+		r.answered.Store(true)
 	}
 	p := packetOf(b)
 	if p.alias = r.named[l.index].Load(); p.alias == nil {
@@ -146,15 +161,19 @@ func (r *relay) deliver(p *packet) {
 // ReadFrom returns the next packet for the client. The address it returns is
 // valid until the next call.
 func (r *relay) ReadFrom(b []byte) (int, net.Addr, error) {
-	select {
-	case p := <-r.in:
-		n, from := copy(b, p.bytes()), r.source(p)
-		p.release()
-		r.flow.down(n)
-		return n, from, nil
-	case <-r.done:
-		r.ended.Do(r.group.Done)
-		return 0, nil, net.ErrClosed
+	for {
+		if p := r.in.pop(); p != nil {
+			n, from := copy(b, p.bytes()), r.source(p)
+			p.release()
+			r.flow.down(n)
+			return n, from, nil
+		}
+		select {
+		case <-r.in.wake:
+		case <-r.done:
+			r.ended.Do(r.group.Done)
+			return 0, nil, net.ErrClosed
+		}
 	}
 }
 

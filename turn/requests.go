@@ -77,7 +77,8 @@ func (g *guard) allocate(r *request, b []byte) (int, net.Addr) {
 	if c == nil {
 		c = newClient(g.server.ids.Add(1), r.from, overUDP)
 	}
-	relay, code := g.server.newRelay(r.user, c.via, r.attrs.has(stun.AttrEvenPort))
+	family, _ := r.attrs.family()
+	relay, code := g.server.newRelay(r.user, c.via, wish{family: family, even: r.attrs.has(stun.AttrEvenPort)})
 	if code != 0 {
 		return g.fail(r, code)
 	}
@@ -98,6 +99,7 @@ func (g *guard) allocate(r *request, b []byte) (int, net.Addr) {
 				return
 			}
 			g.begin(c, a)
+			g.server.watchUse(a.username, c.source.addr.Addr())
 			g.allocated(r, a)
 		},
 	}, b)
@@ -118,7 +120,7 @@ func (g *guard) begin(c *client, a *allocation) {
 
 func (g *guard) allocated(r *request, a *allocation) {
 	g.reply(r, stun.ClassSuccessResponse,
-		xorAddress{stun.AttrXORRelayedAddress, addrPort(a.relay.addr)},
+		xorAddress{stun.AttrXORRelayedAddress, a.relay.at},
 		xorAddress{stun.AttrXORMappedAddress, r.from.addr},
 		lifetimeAttribute(a.lifetime))
 }
@@ -129,13 +131,15 @@ func (g *guard) refusal(r *request) stun.ErrorCode {
 	token := r.attrs.has(stun.AttrReservationToken)
 	even, hasEven := r.attrs.get(stun.AttrEvenPort)
 	transport, _ := r.attrs.get(stun.AttrRequestedTransport)
-	family, hasFamily := r.attrs.get(stun.AttrRequestedAddressFamily)
+	_, hasFamily := r.attrs.get(stun.AttrRequestedAddressFamily)
+	family, familyOK := r.attrs.family()
+	_, served := g.server.hairpin.family(family)
 	switch {
-	case token && hasEven, token && hasFamily, len(transport) != 4, hasFamily && len(family) != 4, hasEven && len(even) != 1:
+	case token && hasEven, token && hasFamily, len(transport) != 4, !familyOK, hasEven && len(even) != 1:
 		return stun.CodeBadRequest
 	case transport[0] != protocolUDP:
 		return stun.CodeUnsupportedTransProto
-	case hasFamily && family[0] != g.server.family():
+	case !served:
 		return stun.CodeAddrFamilyNotSupported
 	case token, hasEven && even[0]&0x80 != 0: // nothing is ever reserved: who needs two ports allocates twice
 		return stun.CodeInsufficientCapacity
@@ -146,7 +150,10 @@ func (g *guard) refusal(r *request) stun.ErrorCode {
 // refresh serves Refresh (RFC 8656 §8).
 func (g *guard) refresh(r *request, b []byte) (int, net.Addr) {
 	c := r.client
-	if v, ok := r.attrs.get(stun.AttrRequestedAddressFamily); ok && (len(v) != 4 || v[0] != g.server.family()) {
+	switch family, ok := r.attrs.family(); {
+	case !ok:
+		return g.fail(r, stun.CodeBadRequest)
+	case family != 0 && family != familyOf(c.allocation.relay.at.Addr()):
 		return g.fail(r, stun.CodePeerAddrFamilyMismatch)
 	}
 	asked, ok := r.attrs.lifetime()
@@ -248,7 +255,7 @@ func (g *guard) forbidden(r *request, all []netip.AddrPort) stun.ErrorCode {
 		}
 	}
 	for _, peer := range all {
-		if peer.Addr().Is4() != g.server.hairpin.ip.Is4() {
+		if familyOf(peer.Addr()) != familyOf(r.client.allocation.relay.at.Addr()) {
 			return stun.CodePeerAddrFamilyMismatch
 		}
 	}

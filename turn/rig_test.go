@@ -28,11 +28,13 @@ const (
 )
 
 var (
-	testRelayIP = netip.MustParseAddr("203.0.113.5")
-	testNamed   = netip.MustParseAddrPort("203.0.113.7:8443") // the SFU as clients know it
-	testAliased = netip.MustParseAddrPort("198.51.100.7:8443")
-	testLocal   = netip.MustParseAddrPort("127.0.0.1:8443") // and as it is bound
-	transportsT = []string{"udp", "tcp", "tls"}
+	testRelayIP  = netip.MustParseAddr("203.0.113.5")
+	testRelayV6  = netip.MustParseAddr("2001:db8::5")
+	testRelayIPs = []netip.Addr{testRelayIP}
+	testNamed    = netip.MustParseAddrPort("203.0.113.7:8443") // the SFU as clients know it
+	testAliased  = netip.MustParseAddrPort("198.51.100.7:8443")
+	testLocal    = netip.MustParseAddrPort("127.0.0.1:8443") // and as it is bound
+	transportsT  = []string{"udp", "tcp", "tls"}
 )
 
 // A rig is a server on loopback with an SFU behind it that echoes.
@@ -53,7 +55,7 @@ func newRig(t *testing.T, change func(*Config), tune ...func(*Server)) *rig {
 		change(&cfg)
 	}
 	r := &rig{T: t, metrics: prometheus.NewRegistry(), addr: make(map[string]string)}
-	r.hairpin = NewHairpin(testRelayIP, []Alias{{testNamed, testLocal}, {testAliased, testLocal}, {testLocal, testLocal}})
+	r.hairpin = NewHairpin(testRelayIPs, []Alias{{testNamed, testLocal}, {testAliased, testLocal}, {testLocal, testLocal}})
 	var err error
 	r.server, err = New(cfg, r.hairpin, Options{Metrics: r.metrics, Secrets: [][]byte{[]byte(testSecret)}})
 	if err != nil {

@@ -107,12 +107,13 @@ func (run *serving) serve(ctx context.Context, conn net.Conn) {
 		via = overTLS
 	}
 	st := &stream{
-		conn: conn, network: from, lobby: run.lobby, drops: &run.metrics.drops, patience: run.patience, single: via == overTLS,
+		conn: conn, network: from, lobby: run.lobby, drops: &run.metrics.drops, patience: run.patience, records: via == overTLS, out: newOutbox(&run.metrics.drops),
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	way := source{via: st, addr: remote}
 	st.client = newClient(run.ids.Add(1), way, via)
 	st.client.stream = st
+	tune(conn)
 	st.shard = run.shards.of(way)
 	run.group.Go(func() error {
 		run.streams.Add(1)

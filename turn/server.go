@@ -80,6 +80,7 @@ type Server struct {
 	lifetimes lifetimes
 	patience  time.Duration // with strangers
 	nonces    *nonces
+	watch     *watch
 
 	challenges *challenges
 	reports    *rate.Limiter  // of log lines that clients cause
@@ -115,7 +116,8 @@ func New(cfg Config, h *Hairpin, o Options) (*Server, error) {
 	if cfg.MaxAllocations < 0 || cfg.UserAllocations < 0 || cfg.AllocationBitrate < 0 {
 		return nil, errors.New("configure turn: a limit is negative")
 	}
-	m, err := newMetrics(o.Metrics)
+	w := newWatch()
+	m, err := newMetrics(o.Metrics, w.most)
 	if err != nil {
 		return nil, fmt.Errorf("register turn metrics: %w", err)
 	}
@@ -123,7 +125,7 @@ func New(cfg Config, h *Hairpin, o Options) (*Server, error) {
 		realm: cfg.Realm, hairpin: h, peers: allowed, quota: newQuota(cfg.MaxAllocations, cfg.UserAllocations),
 		metrics: m, log: o.Logger, bitrate: cfg.AllocationBitrate,
 		lifetimes: lifetimes{minLifetime, maxLifetime}, patience: strangerTime,
-		nonces: newNonces(), challenges: newChallenges(), reports: rate.NewLimiter(reportRate, reportBurst),
+		nonces: newNonces(), watch: w, challenges: newChallenges(), reports: rate.NewLimiter(reportRate, reportBurst),
 	}
 	if s.realm == "" {
 		s.realm = defaultRealm
@@ -171,6 +173,12 @@ func (s *Server) counted(a netip.Addr) netip.Addr {
 	return network(a)
 }
 
+// Credentials mints a credential for the server itself, from the current secret:
+// see the function of the same name.
+func (s *Server) Credentials(user string, expiry time.Time) (username, password string) {
+	return Credentials((*s.secrets.Load())[0], user, expiry)
+}
+
 // Status is what a server is doing.
 type Status struct {
 	Allocations map[string]int `json:"allocations"` // living, by transport: udp, tcp, tls
@@ -188,9 +196,9 @@ func (s *Server) Status() Status {
 	return st
 }
 
-// newRelay makes the relay of a new allocation, on an even port if asked for,
-// or returns the error that says why not. Quota and gauges are given back when the relay is closed.
-func (s *Server) newRelay(user string, via transport, even bool) (*relay, stun.ErrorCode) {
+// newRelay makes the relay of a new allocation, or returns the error that says
+// why not. Quota and gauges are given back when the relay is closed.
+func (s *Server) newRelay(user string, via transport, w wish) (*relay, stun.ErrorCode) {
 	switch err := s.quota.acquire(user); {
 	case errors.Is(err, errUserQuota):
 		s.report(slog.LevelInfo, "user has too many allocations", "user", user)
@@ -200,7 +208,7 @@ func (s *Server) newRelay(user string, via transport, even bool) (*relay, stun.E
 		return nil, stun.CodeInsufficientCapacity
 	}
 	r, err := newRelay(relayConfig{
-		hairpin: s.hairpin, peers: s.peers, metrics: s.metrics, flow: s.metrics.flows[via], bitrate: s.bitrate, even: even, group: &s.relays,
+		hairpin: s.hairpin, peers: s.peers, metrics: s.metrics, flow: s.metrics.flows[via], bitrate: s.bitrate, wish: w, group: &s.relays,
 		closed: func() {
 			s.quota.release(user)
 			s.metrics.allocations[via].Dec()
@@ -227,12 +235,4 @@ func (s *Server) report(level slog.Level, msg string, args ...any) {
 		return
 	}
 	s.log.Log(context.Background(), level, msg, append(args, "suppressed", s.unreported.Swap(0))...)
-}
-
-// family returns the value of REQUESTED-ADDRESS-FAMILY we can serve.
-func (s *Server) family() byte {
-	if s.hairpin.ip.Is4() {
-		return familyIPv4
-	}
-	return familyIPv6
 }

@@ -14,17 +14,15 @@ const (
 	// strangerTime is how long a connection may live without an allocation.
 	strangerTime = 10 * time.Second
 
-	// outboxSize is how many bytes may wait for a slow connection: enough for
-	// a key frame, or a quarter of a second at 8 Mbit/s.
-	outboxSize = 256 << 10
-
-	// outboxIdle is the buffer a connection keeps while it has nothing to send.
-	outboxIdle = 16 << 10
-
-	// One write takes at most writeChunk bytes and writeTime; slower clients
-	// are cut off.
-	writeChunk = 16 << 10
+	// One write takes at most writeChunk bytes, one TLS record, and writeTime;
+	// slower clients are cut off. More would delay what is urgent.
+	writeChunk = 8 << 10
 	writeTime  = 10 * time.Second
+
+	// coalesceFrom is how many frames must wait for several of them to share a
+	// TLS record. There are clients (coturn's) that take a record for a message
+	// and lose what follows the first; at their pace that many never wait.
+	coalesceFrom = 8
 )
 
 // A stream is one TCP or TLS connection. Its reader and its writer are
@@ -37,16 +35,13 @@ type stream struct {
 	shard    *shard
 	lobby    *lobby
 	drops    *drops
+	out      *outbox
 	patience time.Duration // strangerTime, less in tests
-	single   bool          // one frame per write
+	records  bool          // a write is a TLS record
 
 	allocated atomic.Bool // larger frames allowed, out of the lobby
 	wake      chan struct{}
 	done      chan struct{} // closed when the reader has ended
-
-	mu      sync.Mutex // guards the following
-	pending []byte     // whole frames, to be written
-	ended   bool
 }
 
 // run serves the connection until it ends or ctx does, and closes it. When run
@@ -57,9 +52,7 @@ func (s *stream) run(ctx context.Context) {
 	var writer sync.WaitGroup
 	writer.Go(s.write)
 	s.read()
-	s.mu.Lock()
-	s.ended, s.pending = true, nil
-	s.mu.Unlock()
+	s.out.end()
 	close(s.done)
 	_ = s.conn.Close()
 	writer.Wait()
@@ -111,56 +104,55 @@ func (s *stream) demote() {
 	}
 }
 
-// send queues one frame. If the connection does not keep up it is dropped, and
-// no part of it is sent.
+// send queues one frame. If the connection does not keep up it is dropped, or
+// what has waited longer, and no part of it is sent.
 func (s *stream) send(b []byte, _ netip.AddrPort) {
-	s.mu.Lock()
-	fits := !s.ended && len(s.pending)+len(b) <= outboxSize
-	if fits {
-		s.pending = append(s.pending, b...)
+	if !s.out.put(b) {
+		return
 	}
-	ended := s.ended
-	s.mu.Unlock()
-	switch {
-	case fits:
-		select {
-		case s.wake <- struct{}{}:
-		default: // the writer has yet to take what is already there
-		}
-	case !ended:
-		s.drops.stream.Inc()
+	select {
+	case s.wake <- struct{}{}:
+	default: // the writer has yet to take what is already there
 	}
 }
 
 // write sends what send queued, until the connection ends: many frames in one
-// write on TCP; on TLS one frame in one record, because there are clients
-// (coturn's) that take a record for a message and lose what follows the first.
+// write on TCP; on TLS only if many wait.
 func (s *stream) write() {
-	var writing []byte
 	for {
 		select {
 		case <-s.wake:
 		case <-s.done:
 			return
 		}
-		s.mu.Lock()
-		writing, s.pending = s.pending, writing[:0]
-		s.mu.Unlock()
-		for rest := writing; len(rest) > 0; {
-			n := min(len(rest), writeChunk)
-			if s.single {
-				n = frameLength(rest)
-			}
-			_ = s.conn.SetWriteDeadline(time.Now().Add(writeTime))
-			if _, err := s.conn.Write(rest[:n]); err != nil {
-				_ = s.conn.Close() // ends the reader, which ends us
-				<-s.done
-				return
-			}
-			rest = rest[n:]
+		if !s.flush() {
+			_ = s.conn.Close() // ends the reader, which ends us
+			<-s.done
+			return
 		}
-		if cap(writing) > outboxIdle {
-			writing = nil
+	}
+}
+
+// chunks are buffers for what is being written. Connections that have nothing
+// to send hold none.
+var chunks = sync.Pool{New: func() any { return new([writeChunk]byte) }}
+
+// flush writes all that waits; false if that failed.
+func (s *stream) flush() bool {
+	chunk := chunks.Get().(*[writeChunk]byte)
+	defer chunks.Put(chunk)
+	for {
+		frames := s.out.len()
+		if s.records && frames < coalesceFrom {
+			frames = 1
+		}
+		b := s.out.take(chunk[:0], writeChunk, frames)
+		if len(b) == 0 {
+			return true
+		}
+		_ = s.conn.SetWriteDeadline(time.Now().Add(writeTime))
+		if _, err := s.conn.Write(b); err != nil {
+			return false
 		}
 	}
 }

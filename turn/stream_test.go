@@ -2,10 +2,12 @@ package turn
 
 import (
 	"bytes"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -13,49 +15,46 @@ import (
 	"github.com/pion/stun"
 )
 
-func TestStreamOutbox(t *testing.T) {
-	m, err := newMetrics(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	near, far := net.Pipe()
-	defer far.Close()
-	s := &stream{conn: near, drops: &m.drops, wake: make(chan struct{}, 1), done: make(chan struct{})}
-	frame := make([]byte, 1000)
-	for range 2 * outboxSize / len(frame) { // nobody reads, nobody writes yet
-		s.send(frame, netip.AddrPort{})
-	}
-	if len(s.pending) > outboxSize || len(s.pending)%len(frame) != 0 {
-		t.Errorf("%d bytes wait", len(s.pending))
-	}
-	want := len(s.pending)
-	var writer sync.WaitGroup
-	writer.Go(s.write)
-	buf := make([]byte, 64<<10)
-	_ = far.SetReadDeadline(time.Now().Add(testWait))
-	for got := 0; got < want; {
-		n, err := far.Read(buf)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n > writeChunk {
-			t.Fatalf("one write of %d bytes", n)
-		}
-		got += n
-	}
-	_ = near.Close()
-	close(s.done)
-	writer.Wait()
-}
-
-// Clients that take a TLS record for a message must find one in it.
-func TestOneFramePerTLSRecord(t *testing.T) {
-	m, err := newMetrics(nil)
+// testStream returns a stream whose writer is run by the returned function,
+// and the other end of its connection.
+func testStream(t *testing.T) (s *stream, far net.Conn, write func()) {
+	t.Helper()
+	m, err := newMetrics(nil, newWatch().most)
 	if err != nil {
 		t.Fatal(err)
 	}
 	near, far := net.Pipe() // a Read never returns more than one Write
-	s := &stream{conn: near, drops: &m.drops, single: true, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	s = &stream{conn: near, drops: &m.drops, out: newOutbox(&m.drops), wake: make(chan struct{}, 1), done: make(chan struct{})}
+	var writer sync.WaitGroup
+	t.Cleanup(func() {
+		_ = near.Close()
+		_ = far.Close()
+		close(s.done)
+		writer.Wait()
+	})
+	return s, far, func() { writer.Go(s.write) }
+}
+
+// writes returns what n writes brought.
+func writes(t *testing.T, far net.Conn, n int) (all [][]byte) {
+	t.Helper()
+	buf := make([]byte, 64<<10)
+	for range n {
+		_ = far.SetReadDeadline(time.Now().Add(testWait))
+		n, err := far.Read(buf)
+		if err != nil && err != io.EOF {
+			t.Fatal(err)
+		}
+		all = append(all, bytes.Clone(buf[:n]))
+	}
+	return all
+}
+
+// Clients that take a TLS record for a message must find one in it, as long as
+// they keep up.
+func TestOneFramePerTLSRecord(t *testing.T) {
+	s, far, write := testStream(t)
+	s.records = true
 	want := [][]byte{
 		stun.MustBuild(stun.TransactionID, stun.BindingSuccess).Raw, channelFrame(0x4000, nil), channelFrame(0x4000, []byte{1}),
 		channelFrame(0x4000, make([]byte, 1200)), stun.MustBuild(stun.TransactionID, stun.BindingSuccess, stun.Fingerprint).Raw,
@@ -63,23 +62,68 @@ func TestOneFramePerTLSRecord(t *testing.T) {
 	for _, frame := range want {
 		s.send(frame, netip.AddrPort{})
 	}
-	var writer sync.WaitGroup
-	writer.Go(s.write)
-	var got [][]byte
-	buf := make([]byte, 4096)
-	for range want {
-		_ = far.SetReadDeadline(time.Now().Add(testWait))
-		n, err := far.Read(buf)
-		if err != nil && err != io.EOF {
-			t.Fatal(err)
-		}
-		got = append(got, bytes.Clone(buf[:n]))
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	write()
+	if diff := cmp.Diff(want, writes(t, far, len(want))); diff != "" {
 		t.Errorf("writes (-want +got):\n%s", diff)
 	}
-	_ = near.Close()
-	_ = far.Close()
-	close(s.done)
-	writer.Wait()
+}
+
+// What has backed up shares records, and on TCP always shares writes.
+func TestFramesAreCoalesced(t *testing.T) {
+	for _, records := range []bool{false, true} {
+		s, far, write := testStream(t)
+		s.records = records
+		frame := channelFrame(0x4000, make([]byte, 1000))
+		frames := 5 * writeChunk / len(frame)
+		for range frames {
+			s.send(frame, netip.AddrPort{})
+		}
+		write()
+		sizes := make(map[int]int) // how many writes of so many bytes
+		for got := 0; got < frames*len(frame); {
+			b := writes(t, far, 1)[0]
+			if len(b) > writeChunk || len(b)%len(frame) != 0 {
+				t.Fatalf("a write of %d bytes", len(b))
+			}
+			got += len(b)
+			sizes[len(b)]++
+		}
+		if sizes[writeChunk/len(frame)*len(frame)] < 3 {
+			t.Errorf("records %v: writes by size: %v", records, sizes)
+		}
+		if single := sizes[len(frame)]; records && single >= coalesceFrom || !records && single > 1 {
+			t.Errorf("records %v: %d frames written alone", records, single)
+		}
+	}
+}
+
+// The connection beneath whatever the port hands over gets the options.
+func TestSocketOptions(t *testing.T) {
+	ln := listen(t)
+	defer ln.Close()
+	go func() {
+		if c, err := ln.Accept(); err == nil {
+			defer c.Close()
+			_, _ = io.Copy(io.Discard, c)
+		}
+	}()
+	conn, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	tune(tlsConn{tls.Client(conn, &tls.Config{InsecureSkipVerify: true})})
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) {
+		for option, want := range map[int]int{tcpNotSentLowat: notSent, tcpUserTimeout: int(vanished.Milliseconds())} {
+			if got, err := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, option); err != nil || got != want {
+				t.Errorf("option %d is %d, %v; want %d", option, got, err, want)
+			}
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
 }

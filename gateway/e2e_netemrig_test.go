@@ -1,0 +1,168 @@
+package gateway_test
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sallyport/sfu/peer"
+)
+
+// The addresses of the network: the server's, and those of the clients, of which
+// the first is the Calls plugin's.
+const (
+	farAddress  = "10.77.0.1"
+	nearAddress = "10.77.1.%d"
+	nearCount   = 6
+)
+
+// A network is sallyport as it is delivered in one network namespace, and room
+// for clients in another, with a link for each.
+type network struct {
+	product
+	cable cable
+	used  int // addresses of clients
+}
+
+// inNetwork runs the calling test in a network, in a process of its own.
+func inNetwork(t *testing.T, test func(*network)) {
+	t.Helper()
+	needPrograms(t, "ip", "go")
+	if os.Getenv(inNamespace) == "" {
+		if f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0); err != nil {
+			t.Skipf("SKIPPED, NOT TESTED: calls over bad links: no TUN device to be had (%v): run as root", err)
+		} else {
+			_ = f.Close()
+		}
+		rerunInNamespace(t)
+		return
+	}
+	test(newNetwork(t))
+}
+
+func newNetwork(t *testing.T) *network {
+	t.Helper()
+	n := &network{product: product{target: target{t: t}, log: newLogBook()}}
+	there := newElsewhere(t)
+	n.cable.ends = map[netip.Addr]*access{}
+	var err error
+	n.cable.near, err = openTUN("near")
+	must(t, err)
+	commands := []string{"link set lo up", fmt.Sprintf("link set near mtu %d up", mtu)}
+	for i := range nearCount {
+		commands = append(commands, fmt.Sprintf("addr add "+nearAddress+"/16 dev near", i+1))
+	}
+	must(t, ip(commands...))
+	must(t, there.do(func() error {
+		if n.cable.far, err = openTUN("far"); err != nil {
+			return err
+		}
+		return ip("link set lo up", fmt.Sprintf("link set far mtu %d up", mtu), "addr add "+farAddress+"/16 dev far")
+	}))
+	for i := range nearCount {
+		n.cable.ends[nth(i)] = &access{up: newLink(n.cable.far), down: newLink(n.cable.near)}
+	}
+	n.cable.run(t)
+	n.serve(there)
+	n.dialPlugin(n.API)
+	return n
+}
+
+func nth(client int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf(nearAddress, client+1)) }
+
+func ip(commands ...string) error {
+	for _, c := range commands {
+		if out, err := exec.Command("ip", strings.Fields(c)...).CombinedOutput(); err != nil {
+			return fmt.Errorf("ip %s: %w: %s", c, err, out)
+		}
+	}
+	return nil
+}
+
+// serve builds the product and runs it elsewhere, on its usual ports.
+func (n *network) serve(there elsewhere) {
+	t, dir := n.t, n.t.TempDir()
+	t.Helper()
+	binary := filepath.Join(dir, "sallyport")
+	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/sallyport").CombinedOutput(); err != nil {
+		t.Fatalf("build sallyport: %v\n%s", err, out)
+	}
+	for name, content := range map[string]string{
+		"turn-secret": e2eTURNSecret, "client-key": e2eClientKey,
+		"config.yaml": fmt.Sprintf(`
+domain: localhost
+upstream: http://127.0.0.1:8065
+listen: {https: "%[2]s:443", http: "", udp: "%[2]s:443"}
+tls: {source: selfsigned}
+turn: {secret_file: %[1]s/turn-secret}
+sfu:
+  udp: %[2]s:8443
+  tcp: %[2]s:8443
+  api: {listen: "%[2]s:8045", clients: [{id: %[3]s, key_file: %[1]s/client-key}], store: ""}
+admin: {listen: "127.0.0.1:0"}
+`, dir, farAddress, e2eClient),
+	} {
+		must(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
+	}
+	command := exec.Command(binary, "serve", "-config", filepath.Join(dir, "config.yaml"))
+	command.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SALLYPORT_") })
+	n.run(command, func() error { return there.do(command.Start) })
+	line, err := n.log.await(within(t), `"msg":"serving"`)
+	must(t, err)
+	n.Addrs = addresses(t, line)
+}
+
+// A client is a participant with a link of its own.
+type client struct {
+	*peer.Peer
+	link *access
+	view *view // of the screen
+	ears *ears
+
+	opened time.Time // when he first had the high layer, if it matters
+}
+
+// client brings one into the call over a path. prepare, if not nil, is called with
+// his link before.
+func (n *network) client(path peer.Path, prepare func(*access)) *client {
+	t := n.t
+	t.Helper()
+	n.used++
+	at := nth(n.used)
+	c := &client{link: n.cable.ends[at], view: newView(), ears: &ears{}}
+	if prepare != nil {
+		prepare(c.link)
+	}
+	cfg := n.participant(path)
+	cfg.Feedback, cfg.LocalIP = true, at
+	cfg.OnPacket = func(track *peer.Track, packet []byte) {
+		if track.Type == "voice" {
+			c.ears.packet(track.Sender, packet)
+		} else {
+			c.view.packet(track, packet)
+		}
+	}
+	cfg.DialTURN = func(_, _ string) (net.Conn, error) {
+		if path == peer.TURNTLS {
+			return dialTLS(t.Context(), at.String(), n.HTTPS)
+		}
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: at.AsSlice()}}
+		return d.Dial("tcp", n.HTTPS)
+	}
+	var err error
+	if c.Peer, err = peer.Join(within(t), n.plugin, cfg); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if s, err := c.Selected(); err != nil || s.Path != path {
+		t.Fatalf("media takes %v, %v; want %s", s, err, path)
+	}
+	return c
+}
