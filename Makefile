@@ -7,6 +7,7 @@ DATE      ?= $(shell git log -1 --format=%cI 2>/dev/null)
 LDFLAGS   := -s -w -X main.release=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
 FUZZTIME  ?= 30s
 BENCHTIME ?= 1s
+RUNS      ?= 5
 PLATFORMS ?= linux/amd64 linux/arm64
 ARGS      ?=
 # The files of the end-to-end tests, and what they hold, as a pattern for go test -run.
@@ -18,10 +19,10 @@ export CGO_ENABLED = 0
 RACE = CGO_ENABLED=1 $(GO) test -race
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check e2e bench fuzz load release clean
+.PHONY: help build run test check e2e bench bench-sfu bench-seed profile fuzz load release clean
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/sallyport and bin/sallyload
 	@mkdir -p bin
@@ -55,7 +56,16 @@ e2e: ## the end-to-end tests of the gateway only
 bench: ## every benchmark (BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -p 1 ./...
 
-fuzz: ## every fuzz target (FUZZTIME=30s for each)
+bench-sfu: build ## the SFU beside a plain pion one: CPU, latency, loss, memory (RUNS=5; flags: ARGS='-srtp aes-cm')
+	@GO='$(GO)' .ci/bench against standard $(RUNS) artifacts/bench-sfu.json $(ARGS)
+
+bench-seed: build ## the SFU under the loads that Mattermost publishes figures of (RUNS=5)
+	@GO='$(GO)' .ci/bench alone seed $(RUNS) artifacts/bench-seed.json $(ARGS)
+
+profile: build ## CPU, allocation and mutex profiles under load, flame graphs: artifacts/profile
+	@GO='$(GO)' .ci/profile $(ARGS)
+
+fuzz: ## every fuzz target, 30 s each (longer: make fuzz FUZZTIME=5m)
 	GO='$(GO)' .ci/fuzz $(FUZZTIME)
 
 load: build ## bin/sallyload against a gateway that is started for it (flags: make load ARGS='-calls 8')

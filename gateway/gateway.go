@@ -29,6 +29,8 @@ type Options struct {
 	Level *slog.LevelVar
 	// ReadFile reads the secret files; nil reads them from the disk.
 	ReadFile func(name string) ([]byte, error)
+	// SelfTest is how often the way through TURN is tested; 0: every minute.
+	SelfTest time.Duration
 	// Version is what is running.
 	Version rtcd.Version
 }
@@ -46,6 +48,7 @@ type Gateway struct {
 	port    *tls.Port
 	hairpin *turn.Hairpin // nil without TURN
 	turn    *turn.Server  // nil without TURN
+	probe   *selfTest     // nil without TURN
 	sfu     *sfu.Server   // nil unless sfu.mode is rtcd
 	rtcd    *rtcd.Server  // nil unless sfu.mode is rtcd
 	proxy   *proxy
@@ -185,6 +188,7 @@ func (g *Gateway) buildTURN(cfg Config, s Secrets) error {
 		return err
 	}
 	g.turn.SetTrusted(trusted)
+	g.probe = newSelfTest(g, g.opts.SelfTest)
 	return nil
 }
 

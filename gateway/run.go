@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"sallyport/sfu"
 )
 
 // callPoll is how often a draining gateway looks whether calls have ended.
@@ -30,6 +32,7 @@ type runner struct {
 
 // parts lists what runs, in the order in which it is stopped:
 //
+//	self-test   of no interest any more
 //	HTTP        lets requests finish, then closes the WebSockets, spread
 //	port        no new connections of any kind; TURN's own go on
 //	TURN        allocations end
@@ -40,10 +43,13 @@ func (g *Gateway) parts() []part {
 	listen := func(s *site, ln net.Listener) func(ctx, hard context.Context) error {
 		return func(ctx, hard context.Context) error { return s.run(ctx, hard, ln) }
 	}
-	parts := []part{
-		{"https", listen(g.secure, g.port.HTTP())},
-		{"plain", listen(g.plain, g.port.Plain())},
+	var parts []part
+	if g.probe != nil {
+		parts = append(parts, part{"self-test", simple(g.probe.run)})
 	}
+	parts = append(parts,
+		part{"https", listen(g.secure, g.port.HTTP())},
+		part{"plain", listen(g.plain, g.port.Plain())})
 	if g.http != nil {
 		parts = append(parts, part{"http", listen(g.http, g.sockets.http)})
 	}
@@ -71,7 +77,18 @@ func (g *Gateway) runTURN(ctx context.Context) error {
 	if g.sockets.udp != nil {
 		packets = append(packets, g.sockets.udp)
 	}
+	for _, c := range g.shared() {
+		packets = append(packets, c)
+	}
 	return g.turn.Run(ctx, []net.Listener{g.port.TURN()}, packets)
+}
+
+// shared is what the SFU leaves of listen.udp.
+func (g *Gateway) shared() []*sfu.SharedConn {
+	if g.sockets.media == nil {
+		return nil
+	}
+	return g.sockets.media.Shared()
 }
 
 // Run serves until Drain has run its course, ctx ends or a part fails, and
@@ -92,11 +109,14 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return errors.Join(group.Wait(), g.Close())
 }
 
-// refuseUnused closes the ways out of the port that no part takes, so that
-// connections for them end instead of waiting.
+// refuseUnused closes the ways out of the ports that no part takes, so that
+// what comes for them ends instead of waiting.
 func (g *Gateway) refuseUnused() {
 	if g.turn == nil {
 		_ = g.port.TURN().Close()
+		for _, c := range g.shared() {
+			_ = c.Close()
+		}
 	}
 	if g.sfu == nil {
 		_ = g.port.ICE().Close()

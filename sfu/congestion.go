@@ -83,7 +83,7 @@ func (c *congestion) send(o *outgoing, x *sending) uint16 {
 	if a.write == nil {
 		// The estimator hands its writer to the pacer; ours only keeps it.
 		info := &interceptor.StreamInfo{RTPHeaderExtensions: []interceptor.RTPHeaderExtension{{URI: sdp.TransportCCURI, ID: int(o.number)}}}
-		a.write = c.estimator.AddStream(info, nowhere{}).(*unpaced).last
+		a.write = c.estimator.AddStream(info, unsent{}).(*unpaced).last
 	}
 	binary.BigEndian.PutUint16(a.number[:], n)
 	a.header.SSRC, a.header.SequenceNumber = o.ssrc, x.seq
@@ -179,10 +179,10 @@ func (u *unpaced) Write(h *rtp.Header, payload []byte, a interceptor.Attributes)
 	return u.last.Write(h, payload, a)
 }
 
-// nowhere is where the estimator's packets end: it is only told of them.
-type nowhere struct{}
+// unsent is where the estimator's packets end: it is only told of them.
+type unsent struct{}
 
 // Write implements interceptor.RTPWriter.
-func (nowhere) Write(_ *rtp.Header, payload []byte, _ interceptor.Attributes) (int, error) {
+func (unsent) Write(_ *rtp.Header, payload []byte, _ interceptor.Attributes) (int, error) {
 	return len(payload), nil
 }

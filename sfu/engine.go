@@ -109,8 +109,10 @@ func settingEngine(m *mux, t *tcpMux, log *slog.Logger) (webrtc.SettingEngine, e
 	e.SetIncludeLoopbackCandidate(true)
 	e.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	e.SetReceiveMTU(maxDatagram)
-	e.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80) // the cheapest first
-	e.SetSRTPReplayProtectionWindow(512)                                                                                  // a key frame arrives in bursts that networks reorder
+	e.DetachDataChannels() // see Session.listen
+	// The cheapest first.
+	e.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
+	e.SetSRTPReplayProtectionWindow(512) // a key frame arrives in bursts that networks reorder
 	e.SetDTLSRetransmissionInterval(dtlsFlight)
 	if err := e.SetAnsweringDTLSRole(webrtc.DTLSRoleClient); err != nil {
 		return e, err

@@ -97,6 +97,7 @@ type guestOptions struct {
 	dc      bool                                             // signaling over the data channel
 	tcp     bool
 	av1     bool
+	bot     bool // knows no video at all
 	active  bool // be the DTLS client
 
 	settings func(*webrtc.SettingEngine)
@@ -140,8 +141,12 @@ func join(t *testing.T, srv *Server, call, name string, o guestOptions) *guest {
 
 func newGuest(t *testing.T, name string, o guestOptions) *guest {
 	t.Helper()
-	var m webrtc.MediaEngine
-	if err := registerCodecs(&m); err != nil {
+	m := webrtc.MediaEngine{}
+	if o.bot {
+		if err := m.RegisterCodec(opusOnly(), webrtc.RTPCodecTypeAudio); err != nil {
+			t.Fatal(err)
+		}
+	} else if err := registerCodecs(&m); err != nil {
 		t.Fatal(err)
 	}
 	var e webrtc.SettingEngine
@@ -389,6 +394,7 @@ func (g *guest) publish(mime, stream string) *source {
 
 func (s *source) end() {
 	s.once.Do(func() { close(s.stop) })
+	_ = s.g.pc.RemoveTrack(s.sender) // Stop alone would leave a sender without a track, which pion trips over
 	_ = s.sender.Stop()
 	s.wg.Wait()
 }

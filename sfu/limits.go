@@ -63,6 +63,7 @@ func (s *Session) bounded(kind webrtc.SDPType, text string) (intake, error) {
 	if n := max(len(d.MediaDescriptions), len(s.pc.GetTransceivers())); n > maxSections {
 		return in, fmt.Errorf("%d media sections: at most %d", n, maxSections)
 	}
+	s.nameSections(&d)
 	for _, m := range d.MediaDescriptions {
 		s.boundSection(m)
 		mid, _ := m.Attribute("mid")
@@ -83,6 +84,30 @@ func (s *Session) bounded(kind webrtc.SDPType, text string) (intake, error) {
 	in.SessionDescription = webrtc.SessionDescription{Type: kind, SDP: string(b)}
 	in.sections = d.MediaDescriptions
 	return in, err
+}
+
+// nameSections gives sections that are turned down the names they have in our
+// description: pion as a client leaves them out, and pion as a server makes no
+// further description if one is missing. The order of sections never changes.
+func (s *Session) nameSections(d *sdp.SessionDescription) {
+	var ours *sdp.SessionDescription
+	for i, m := range d.MediaDescriptions {
+		if _, ok := m.Attribute("mid"); ok || m.MediaName.Port.Value != 0 {
+			continue
+		}
+		if ours == nil {
+			ours = &sdp.SessionDescription{}
+			l := s.pc.LocalDescription()
+			if l == nil || ours.UnmarshalString(l.SDP) != nil {
+				return
+			}
+		}
+		if i < len(ours.MediaDescriptions) {
+			if mid, ok := ours.MediaDescriptions[i].Attribute("mid"); ok {
+				m.WithValueAttribute("mid", mid)
+			}
+		}
+	}
 }
 
 // boundSection removes candidates and sources that are too many.

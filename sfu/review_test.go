@@ -9,6 +9,7 @@ import (
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v3"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"sallyport/sfu/wire"
 )
@@ -316,4 +317,23 @@ func TestWishForTheLockRepeatsALostOffer(t *testing.T) {
 	}
 	a.send(wire.ChannelMessage{Type: wire.ChannelUnlock})
 	a.hears(classVoice, "beta")
+}
+
+// TestFloodOnTheDataChannel: what a participant says is looked at a hundred times
+// a second and no more often, before it is inflated.
+func TestFloodOnTheDataChannel(t *testing.T) {
+	srv := startServer(t)
+	a := join(t, srv, "call", "alpha", guestOptions{})
+	big := append([]byte{byte(wire.ChannelSDP), 0xc5, 0x10, 0x00}, make([]byte, 0x1000)...) // not deflated at all
+	dropped := srv.metrics.errors.WithLabelValues("group", "signaling")
+	for range 2 * messagesAtOnce {
+		if err := a.dc.Send(big); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, "messages to be dropped", func() bool { return testutil.ToFloat64(dropped) > messagesAtOnce })
+	until(t, "the lock", func() bool { // is heard again soon
+		a.send(wire.ChannelMessage{Type: wire.ChannelLock})
+		return len(a.granted) > 0
+	})
 }

@@ -241,6 +241,9 @@ func (l *landing) ReadFrom(b []byte) (int, net.Addr, error) {
 	if p == nil {
 		return 0, nil, net.ErrClosed
 	}
+	if !p.handed.IsZero() {
+		p.relay.metrics.handoff.Observe(time.Since(p.handed).Seconds())
+	}
 	n, from := copy(b, p.bytes()), p.relay.addr
 	p.release()
 	return n, from, nil

@@ -11,7 +11,7 @@ import (
 // testRelay returns a relay of h for a client over TCP.
 func testRelay(t testing.TB, h *Hairpin, bitrate int64) *relay {
 	t.Helper()
-	m, err := newMetrics(nil)
+	m, err := newMetrics(nil, newWatch().most)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,6 +24,9 @@ type metrics struct {
 	auth        *prometheus.CounterVec // result, method
 	denied      *prometheus.CounterVec // method
 	deniedSend  prometheus.Counter
+	unanswered  prometheus.Counter
+	shared      prometheus.Counter
+	handoff     prometheus.Histogram
 	drops       drops
 }
 
@@ -61,7 +64,8 @@ func (f *flow) down(n int) {
 }
 
 // newMetrics makes the counters and registers them with reg unless it is nil.
-func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+// mostAddresses is what a watch says.
+func newMetrics(reg prometheus.Registerer, mostAddresses func() float64) (*metrics, error) {
 	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
 		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sallyport_turn_" + name, Help: help}, labels)
 	}
@@ -74,11 +78,21 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		bytes       = counter("bytes_total", "Relayed payload in bytes; up is client to peer.", "direction", "transport")
 		packets     = counter("packets_total", "Relayed packets; up is client to peer.", "direction", "transport")
 		dropped     = counter("drops_total", "Packets and connections thrown away.", "reason")
+		unanswered  = counter("unanswered_bytes_total", "Payload relayed to the SFU that has not answered the allocation yet: no session.")
+		shared      = counter("shared_credentials_total", "Credentials used from many addresses.")
+		most        = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "sallyport_turn_credential_addresses_max", Help: "Addresses from which one credential was used within an hour, the highest number.",
+		}, mostAddresses)
 	)
 	m := &metrics{
 		auth:   counter("auth_total", "Authenticated or refused requests.", "result", "method"),
 		denied: counter("denied_peers_total", "Peers a client may not reach.", "method"),
 	}
+	m.handoff = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "sallyport_turn_handoff_seconds", Help: "Time a packet waits between relay and SFU; one in 64 is measured.",
+		Buckets: []float64{10e-6, 30e-6, 100e-6, 300e-6, 1e-3, 3e-3, 10e-3, 30e-3, .1, .3},
+	})
+	m.unanswered, m.shared = unanswered.WithLabelValues(), shared.WithLabelValues()
 	m.deniedSend = m.denied.WithLabelValues("send")
 	for t := range transports {
 		m.allocations[t] = allocations.WithLabelValues(t.String())
@@ -88,7 +102,20 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			downBytes: bytes.WithLabelValues("down", t.String()), downPackets: packets.WithLabelValues("down", t.String()),
 		}
 	}
-	d := &m.drops
+	m.drops.resolve(dropped)
+	if reg == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{allocations, connections, bytes, packets, dropped, m.auth, m.denied, unanswered, shared, most, m.handoff} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// resolve looks the counters up.
+func (d *drops) resolve(dropped *prometheus.CounterVec) {
 	for reason, c := range map[string]*prometheus.Counter{
 		"malformed": &d.malformed, "oversize": &d.oversize, "stranger": &d.stranger, "permission": &d.permission,
 		"challenge": &d.challenge, "amplification": &d.amplified, "lobby": &d.lobby, "shard_queue": &d.shard, "stream_queue": &d.stream, "stream_late": &d.late,
@@ -96,13 +123,4 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	} {
 		*c = dropped.WithLabelValues(reason)
 	}
-	if reg == nil {
-		return m, nil
-	}
-	for _, c := range []prometheus.Collector{allocations, connections, bytes, packets, dropped, m.auth, m.denied} {
-		if err := reg.Register(c); err != nil {
-			return nil, err
-		}
-	}
-	return m, nil
 }

@@ -40,7 +40,7 @@ func taken(o *outbox) (numbers map[uint32][]int, order []uint32) {
 
 func testOutbox(t testing.TB) *outbox {
 	t.Helper()
-	m, err := newMetrics(nil)
+	m, err := newMetrics(nil, newWatch().most)
 	if err != nil {
 		t.Fatal(err)
 	}

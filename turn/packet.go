@@ -3,6 +3,7 @@ package turn
 import (
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // A packet is one datagram on its way through our queues. It comes from the
@@ -16,10 +17,11 @@ type packet struct {
 	client *client // the connection's; nil for UDP strangers
 
 	// Between relays and peers:
-	from  netip.AddrPort // a peer's address, if it came through a kernel socket
-	alias *alias         // the SFU's address, if it came from a landing
-	relay *relay         // the sender, on its way to a landing
-	bulk  bool           // a video packet; the ring it is in decides
+	from   netip.AddrPort // a peer's address, if it came through a kernel socket
+	alias  *alias         // the SFU's address, if it came from a landing
+	relay  *relay         // the sender, on its way to a landing
+	handed time.Time      // when it was queued for the SFU, if that is to be measured
+	bulk   bool           // a video packet; the ring it is in decides
 }
 
 // bytes returns the datagram; it is valid until release.
@@ -39,7 +41,7 @@ func packetOf(b []byte) *packet {
 func (p *packet) release() {
 	p.n = 0
 	p.source, p.client = source{}, nil
-	p.from, p.alias, p.relay = netip.AddrPort{}, nil, nil
+	p.from, p.alias, p.relay, p.handed = netip.AddrPort{}, nil, nil, time.Time{}
 	pool.Put(p)
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/stun"
@@ -16,6 +17,9 @@ import (
 // probeRepeat is how often the STUN request to the peer is sent until it is
 // answered.
 const probeRepeat = 250 * time.Millisecond
+
+// channelPause is between two exchanges that wait for the channel.
+const channelPause = 10 * time.Millisecond
 
 // ProbeTarget says what Probe shall try.
 type ProbeTarget struct {
@@ -31,6 +35,10 @@ type ProbeTarget struct {
 	// Peer gets a STUN Binding request through the relay and has to answer.
 	// Zero means that allocating is all.
 	Peer netip.AddrPort
+
+	// Ufrag is the ICE user fragment of the peer, which an SFU wants to see;
+	// empty: the request has no USERNAME.
+	Ufrag string
 }
 
 // ProbeResult is what Probe found out, as far as it got.
@@ -39,12 +47,13 @@ type ProbeResult struct {
 	Relayed   netip.AddrPort
 	Connect   time.Duration // to have a connection (and handshake)
 	Allocate  time.Duration // from there to an allocation
-	RoundTrip time.Duration // through the relay to the peer and back; 0 without peer
+	RoundTrip time.Duration // through a channel of the relay to the peer and back; 0 without peer
 }
 
-// Probe behaves like a client: it connects, allocates, and exchanges a STUN
-// message with the peer. It needs ctx to have a deadline that suits it. The result is
-// filled up to the step that failed.
+// Probe behaves like a client: it connects, allocates, binds a channel, and
+// exchanges STUN messages with the peer until one has come through the channel.
+// It needs ctx to have a deadline that suits it. The result is filled up to the
+// step that failed.
 func Probe(ctx context.Context, t ProbeTarget) (ProbeResult, error) {
 	var res ProbeResult
 	began := time.Now()
@@ -55,8 +64,9 @@ func Probe(ctx context.Context, t ProbeTarget) (ProbeResult, error) {
 	defer conn.Close()
 	res.Connect = time.Since(began)
 
+	packets := newClientConn(conn, t.Network)
 	c, err := turn.NewClient(&turn.ClientConfig{
-		Conn: newClientConn(conn, t.Network), TURNServerAddr: serverPlaceholder,
+		Conn: packets, TURNServerAddr: serverPlaceholder,
 		Username: t.Username, Password: t.Password, LoggerFactory: newPionLog(slog.New(slog.DiscardHandler)),
 	})
 	if err != nil {
@@ -71,7 +81,7 @@ func Probe(ctx context.Context, t ProbeTarget) (ProbeResult, error) {
 	if err := c.Listen(); err != nil {
 		return res, fmt.Errorf("start turn client: %w", err)
 	}
-	if err := res.run(ctx, c, t.Peer); err != nil {
+	if err := res.run(ctx, c, packets, t); err != nil {
 		return res, errors.Join(err, ctx.Err())
 	}
 	return res, nil
@@ -91,7 +101,7 @@ func (t ProbeTarget) dial(ctx context.Context) (net.Conn, error) {
 }
 
 // run does what Probe does once there is a client.
-func (res *ProbeResult) run(ctx context.Context, c *turn.Client, peer netip.AddrPort) error {
+func (res *ProbeResult) run(ctx context.Context, c *turn.Client, packets *clientConn, t ProbeTarget) error {
 	began := time.Now()
 	mapped, err := c.SendBindingRequestTo(c.TURNServerAddr())
 	if err != nil {
@@ -105,24 +115,37 @@ func (res *ProbeResult) run(ctx context.Context, c *turn.Client, peer netip.Addr
 	defer relay.Close()
 	res.Allocate = time.Since(began)
 	res.Relayed = addrPort(relay.LocalAddr())
-	if !peer.IsValid() {
+	if !t.Peer.IsValid() {
 		return nil
 	}
-	began = time.Now()
-	if err := ping(ctx, relay, peer); err != nil {
-		return fmt.Errorf("reach %s through the relay: %w", peer, err)
+	for {
+		began = time.Now()
+		if err := ping(ctx, relay, t); err != nil {
+			return fmt.Errorf("reach %s through the relay: %w", t.Peer, err)
+		}
+		res.RoundTrip = time.Since(began)
+		if packets.channel.Load() {
+			return nil
+		}
+		select { // the first exchange is what makes pion bind a channel
+		case <-time.After(channelPause):
+		case <-ctx.Done():
+			return fmt.Errorf("bind a channel to %s: %w", t.Peer, ctx.Err())
+		}
 	}
-	res.RoundTrip = time.Since(began)
-	return nil
 }
 
 // ping sends STUN Binding requests until one is answered, with success or not.
-func ping(ctx context.Context, relay net.PacketConn, peer netip.AddrPort) error {
-	ask, err := stun.Build(stun.TransactionID, stun.BindingRequest, stun.Fingerprint)
+func ping(ctx context.Context, relay net.PacketConn, t ProbeTarget) error {
+	attrs := []stun.Setter{stun.TransactionID, stun.BindingRequest}
+	if t.Ufrag != "" {
+		attrs = append(attrs, stun.NewUsername(t.Ufrag+":probe"))
+	}
+	ask, err := stun.Build(append(attrs, stun.Fingerprint)...)
 	if err != nil {
 		return err
 	}
-	to := net.UDPAddrFromAddrPort(peer)
+	to := net.UDPAddrFromAddrPort(t.Peer)
 	buf := make([]byte, maxDatagram)
 	for ctx.Err() == nil {
 		if _, err := relay.WriteTo(ask.Raw, to); err != nil {
@@ -157,6 +180,8 @@ type clientConn struct {
 	net.Conn
 	framer *framer      // nil for UDP
 	server *net.UDPAddr // serverPlaceholder
+
+	channel atomic.Bool // ChannelData has come
 }
 
 func newClientConn(conn net.Conn, network string) *clientConn {
@@ -168,12 +193,19 @@ func newClientConn(conn net.Conn, network string) *clientConn {
 }
 
 func (c *clientConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	var n int
+	var err error
 	if c.framer == nil {
-		n, err := c.Read(b)
-		return n, c.server, err
+		n, err = c.Read(b)
+	} else {
+		var frame []byte
+		frame, err = c.framer.next(maxFrame)
+		n = copy(b, frame)
 	}
-	frame, err := c.framer.next(maxFrame)
-	return copy(b, frame), c.server, err
+	if n > 0 && b[0]>>6 == 1 {
+		c.channel.Store(true)
+	}
+	return n, c.server, err
 }
 
 func (c *clientConn) WriteTo(b []byte, _ net.Addr) (int, error) { return c.Write(b) }

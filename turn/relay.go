@@ -12,6 +12,8 @@ import (
 )
 
 const (
+	handoffEvery = 64 // packets, of which one is measured
+
 	relayQueue = 128 // packets waiting for pion's goroutine of one allocation
 
 	// A token bucket holds a quarter of a second, but a key frame in any case.
@@ -41,6 +43,9 @@ type relay struct {
 	once     sync.Once               // closing done
 	ended    sync.Once               // leaving group
 	named    []atomic.Pointer[alias] // per landing: the alias the client used last
+
+	answered atomic.Bool // the SFU has sent something
+	sent     uint        // packets to the SFU; pion's read loop only
 
 	from   net.UDPAddr // result of ReadFrom, valid until the next one
 	fromIP [16]byte
@@ -111,8 +116,14 @@ func (r *relay) toSFU(b []byte, a *alias) {
 		last.Store(a)
 	}
 	r.flow.up(len(b))
+	if !r.answered.Load() {
+		r.metrics.unanswered.Add(float64(len(b)))
+	}
 	p := packetOf(b)
 	p.relay = r
+	if r.sent++; r.sent%handoffEvery == 0 {
+		p.handed = time.Now()
+	}
 	if lost := l.in.push(p); lost > 0 {
 		r.metrics.drops.landing.Add(float64(lost))
 	}
@@ -124,6 +135,9 @@ func (r *relay) fromSFU(b []byte, l *landing) {
 	if len(b) > maxDatagram {
 		r.metrics.drops.oversize.Inc()
 		return
+	}
+	if !r.answered.Load() {
+		r.answered.Store(true)
 	}
 	p := packetOf(b)
 	if p.alias = r.named[l.index].Load(); p.alias == nil {

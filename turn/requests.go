@@ -99,6 +99,7 @@ func (g *guard) allocate(r *request, b []byte) (int, net.Addr) {
 				return
 			}
 			g.begin(c, a)
+			g.server.watchUse(a.username, c.source.addr.Addr())
 			g.allocated(r, a)
 		},
 	}, b)

@@ -80,6 +80,7 @@ type Server struct {
 	lifetimes lifetimes
 	patience  time.Duration // with strangers
 	nonces    *nonces
+	watch     *watch
 
 	challenges *challenges
 	reports    *rate.Limiter  // of log lines that clients cause
@@ -115,7 +116,8 @@ func New(cfg Config, h *Hairpin, o Options) (*Server, error) {
 	if cfg.MaxAllocations < 0 || cfg.UserAllocations < 0 || cfg.AllocationBitrate < 0 {
 		return nil, errors.New("configure turn: a limit is negative")
 	}
-	m, err := newMetrics(o.Metrics)
+	w := newWatch()
+	m, err := newMetrics(o.Metrics, w.most)
 	if err != nil {
 		return nil, fmt.Errorf("register turn metrics: %w", err)
 	}
@@ -123,7 +125,7 @@ func New(cfg Config, h *Hairpin, o Options) (*Server, error) {
 		realm: cfg.Realm, hairpin: h, peers: allowed, quota: newQuota(cfg.MaxAllocations, cfg.UserAllocations),
 		metrics: m, log: o.Logger, bitrate: cfg.AllocationBitrate,
 		lifetimes: lifetimes{minLifetime, maxLifetime}, patience: strangerTime,
-		nonces: newNonces(), challenges: newChallenges(), reports: rate.NewLimiter(reportRate, reportBurst),
+		nonces: newNonces(), watch: w, challenges: newChallenges(), reports: rate.NewLimiter(reportRate, reportBurst),
 	}
 	if s.realm == "" {
 		s.realm = defaultRealm
@@ -169,6 +171,12 @@ func (s *Server) counted(a netip.Addr) netip.Addr {
 		return netip.Addr{}
 	}
 	return network(a)
+}
+
+// Credentials mints a credential for the server itself, from the current secret:
+// see the function of the same name.
+func (s *Server) Credentials(user string, expiry time.Time) (username, password string) {
+	return Credentials((*s.secrets.Load())[0], user, expiry)
 }
 
 // Status is what a server is doing.

@@ -19,7 +19,7 @@ import (
 // and the other end of its connection.
 func testStream(t *testing.T) (s *stream, far net.Conn, write func()) {
 	t.Helper()
-	m, err := newMetrics(nil)
+	m, err := newMetrics(nil, newWatch().most)
 	if err != nil {
 		t.Fatal(err)
 	}

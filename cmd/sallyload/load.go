@@ -22,9 +22,12 @@ const (
 // A load is one run: its participants and what is known of them.
 type load struct {
 	options
-	stderr io.Writer
-	window peer.Window
-	mux    *peer.Mux
+	stderr  io.Writer
+	server  *server
+	servers []peer.ICEServer
+	window  peer.Window
+	mux     *peer.Mux
+	bulk    *peer.Bulk // nil if all participants verify
 
 	phase          atomic.Pointer[string]
 	joined, failed atomic.Int64
@@ -37,15 +40,20 @@ type load struct {
 // run does it all. The error means that nothing could be measured; failed joins
 // are in the report.
 func (l *load) run(ctx context.Context) (*Report, error) {
-	idle, err := readProcesses(l.pids)
+	idle, err := readProcesses(l.server.pids)
 	if err != nil {
 		return nil, err
 	}
+	if l.servers, err = l.turn.servers(l.path, l.server.announced); err != nil {
+		return nil, err
+	}
+	l.link.URL = l.server.url
 	mux, err := peer.DialMux(ctx, l.link)
 	if err != nil {
 		return nil, err
 	}
 	defer mux.Close()
+	defer l.runBulk()()
 	l.mux, l.errors = mux, map[string]int{}
 	l.rooms = make([][]*peer.Peer, l.calls)
 	defer l.leave()
@@ -66,6 +74,37 @@ func (l *load) run(ctx context.Context) (*Report, error) {
 	}
 	m.idle, m.wanted = idle, want
 	return l.report(m), nil
+}
+
+// runBulk starts what receives for the participants that only count. The
+// function it returns ends it. Without it, as elsewhere than on Linux, all
+// participants verify.
+func (l *load) runBulk() func() {
+	bulk, err := peer.NewBulk()
+	if err != nil {
+		return func() {}
+	}
+	l.bulk = bulk
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := bulk.Run(ctx); err != nil {
+			fmt.Fprintln(l.stderr, "sallyload:", err)
+		}
+	})
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+// bulkFor returns what receives for participant i of a call, nil for those who
+// do it themselves.
+func (l *load) bulkFor(i int) *peer.Bulk {
+	if l.verifies(i) {
+		return nil
+	}
+	return l.bulk
 }
 
 // join lets everyone in, one every ramp, call by call.
@@ -97,7 +136,7 @@ func (l *load) join(ctx context.Context) {
 func (l *load) enter(ctx context.Context, call, i int, id string) error {
 	p, err := peer.Join(ctx, l.mux, peer.Config{
 		Call: id, Channel: id, Path: l.path, Port: l.port, ICEServers: l.servers,
-		DCSignaling: l.channel, Feedback: l.feedback, Window: &l.window,
+		DCSignaling: l.channel, Feedback: l.feedback, Window: &l.window, SRTP: l.srtp, Bulk: l.bulkFor(i),
 	})
 	if err != nil {
 		return err
@@ -136,7 +175,7 @@ func (l *load) fail(err error) {
 // tracks returns the number of live tracks that participants receive.
 func (l *load) tracks() int {
 	n := 0
-	l.each(func(_ int, p *peer.Peer) {
+	l.each(func(p *peer.Peer) {
 		for _, t := range p.Tracks() {
 			if !t.Ended() {
 				n++
@@ -146,13 +185,13 @@ func (l *load) tracks() int {
 	return n
 }
 
-// each calls f for every participant, with the size of its call.
-func (l *load) each(f func(size int, p *peer.Peer)) {
+// each calls f for every participant.
+func (l *load) each(f func(*peer.Peer)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, call := range l.rooms {
 		for _, p := range call {
-			f(len(call), p)
+			f(p)
 		}
 	}
 }
@@ -163,11 +202,16 @@ type measurement struct {
 	idle, before, after []process
 	self                [2]process
 	took                time.Duration
+	ended               time.Time
 }
 
 // measure opens the window for the duration or until ctx ends.
 func (l *load) measure(ctx context.Context) (m measurement, err error) {
-	if m.before, err = readProcesses(l.pids); err != nil {
+	if m.before, err = readProcesses(l.server.pids); err != nil {
+		return m, err
+	}
+	profiled, err := l.startProfiles(ctx)
+	if err != nil {
 		return m, err
 	}
 	m.self[0] = readSelf()
@@ -175,31 +219,22 @@ func (l *load) measure(ctx context.Context) (m measurement, err error) {
 	l.window.Open()
 	sleep(ctx, l.duration)
 	l.window.Close()
-	m.took = time.Since(began)
+	m.ended = time.Now()
+	m.took = m.ended.Sub(began)
 	m.self[1] = readSelf()
-	if m.after, err = readProcesses(l.pids); err != nil {
+	if m.after, err = readProcesses(l.server.pids); err != nil {
 		return m, err
 	}
 	l.setPhase("collecting")
+	if err := profiled(); err != nil {
+		return m, err
+	}
 	// An interrupt must not turn packets on their way into loss.
 	l.poll(context.WithoutCancel(ctx), inFlight, func() bool {
-		sent, received := l.packets()
-		return received >= sent
+		p := l.packets()
+		return p.Received >= p.Expected
 	})
 	return m, nil
-}
-
-// packets returns how many measured packets should have arrived and have.
-func (l *load) packets() (expected, received uint64) {
-	l.each(func(size int, p *peer.Peer) {
-		for _, kind := range kinds {
-			expected += p.Sent(kind).Measured * uint64(size-1)
-		}
-		for _, t := range p.Tracks() {
-			received += t.Stats().Measured
-		}
-	})
-	return expected, received
 }
 
 // leave takes everyone out at once.
@@ -208,7 +243,7 @@ func (l *load) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
 	defer cancel()
 	var everyone sync.WaitGroup
-	l.each(func(_ int, p *peer.Peer) {
+	l.each(func(p *peer.Peer) {
 		everyone.Go(func() { _ = p.Leave(ctx) })
 	})
 	everyone.Wait()

@@ -21,6 +21,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -48,21 +49,58 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "sallyload:", err)
 		return 2
 	}
-	l := &load{options: o, stderr: stderr}
-	report, err := l.run(ctx)
+	failed, err := execute(ctx, o, stdout, stderr)
 	if err != nil {
 		fmt.Fprintln(stderr, "sallyload:", err)
 		return 1
 	}
-	out := json.NewEncoder(stdout)
-	out.SetIndent("", "  ")
-	out.SetEscapeHTML(false) // "->" in the names of paths
-	if err := out.Encode(report); err != nil {
-		fmt.Fprintln(stderr, "sallyload: print report:", err)
-		return 1
-	}
-	if report.Joins.Failed > 0 {
+	if failed > 0 {
 		return 1
 	}
 	return 0
+}
+
+// execute does what the options say, prints the outcome and returns how many
+// joins failed.
+func execute(ctx context.Context, o options, stdout, stderr io.Writer) (failed int, err error) {
+	if !o.compare && o.loads == nil && o.runs == 1 {
+		r, err := runOne(ctx, o, o.targets[0], stderr)
+		if err != nil {
+			return 0, err
+		}
+		return r.Joins.Failed, o.print(r, stdout)
+	}
+	c, err := compareAll(ctx, o, stderr)
+	if err != nil {
+		return 0, err
+	}
+	for _, load := range c.Loads {
+		for _, runs := range load.Runs {
+			for _, r := range runs {
+				failed += r.Joins.Failed
+			}
+		}
+	}
+	if o.output != "" {
+		err = o.print(c, nil)
+	}
+	return failed, errors.Join(err, c.write(stdout))
+}
+
+// print writes JSON to the file of the options, or else to stdout.
+func (o *options) print(v any, stdout io.Writer) error {
+	var b bytes.Buffer
+	out := json.NewEncoder(&b)
+	out.SetIndent("", "  ")
+	out.SetEscapeHTML(false) // "->" in the names of paths
+	err := out.Encode(v)
+	if err == nil && o.output != "" {
+		err = os.WriteFile(o.output, b.Bytes(), 0o644)
+	} else if err == nil {
+		_, err = stdout.Write(b.Bytes())
+	}
+	if err != nil {
+		return fmt.Errorf("print report: %w", err)
+	}
+	return nil
 }

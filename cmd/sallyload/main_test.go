@@ -125,7 +125,7 @@ func TestInterruptPrintsReport(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	l := &load{options: o, stderr: new(bytes.Buffer)}
+	l := &load{options: o, server: &server{url: api}, stderr: new(bytes.Buffer)}
 	var watcher sync.WaitGroup
 	watcher.Go(func() {
 		defer cancel()
@@ -134,8 +134,7 @@ func TestInterruptPrintsReport(t *testing.T) {
 			if phase == nil || *phase != "measuring" {
 				return false
 			}
-			_, received := l.packets()
-			return received > 20
+			return l.packets().Received > 20
 		})
 	})
 	r, err := l.run(ctx)
@@ -185,7 +184,16 @@ func TestUsage(t *testing.T) {
 		{"-video-kbps 1", "want 100 to 100000"},
 		{"-auth-key-file /does/not/exist", "no such file"},
 		{"-bogus", "flag provided but not defined"},
-		{"surplus", "unexpected argument"},
+		{"one two", "need -compare"},
+		{"-compare one", "wants two targets, got 1"},
+		{"-compare one two three", "wants two targets, got 3"},
+		{"-pid 1 command", "that is running"},
+		{"http://127.0.0.1:1#pid=x", "want #pid=NUMBER"},
+		{"-suite most", "unknown suite"},
+		{"-suite standard:99x99", "no load of suite"},
+		{"-verify 101", "no percentage"},
+		{"-srtp null", "unknown SRTP"},
+		{"-runs -1", "negative"},
 	} {
 		status, _, stderr := command(t.Context(), t, strings.Fields(x.args)...)
 		if status != 2 || !strings.Contains(stderr, x.want) {
@@ -213,9 +221,12 @@ func TestOptions(t *testing.T) {
 	if o.path != peer.TURNTLS || o.link.AuthKey != "s3cr3t" || fmt.Sprint(o.pids) != "[1 2 3]" {
 		t.Errorf("%+v", o)
 	}
-	s := o.servers[0]
-	if len(s.URLs) != 2 || !strings.HasSuffix(s.Username, ":sallyload") || len(s.Credential) != 28 {
-		t.Errorf("servers %+v", o.servers)
+	servers, err := o.turn.servers(o.path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := servers[0]; len(s.URLs) != 2 || !strings.HasSuffix(s.Username, ":sallyload") || len(s.Credential) != 28 {
+		t.Errorf("servers %+v", servers)
 	}
 }
 

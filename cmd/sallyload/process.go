@@ -18,6 +18,7 @@ type process struct {
 	pid    int
 	cpu    time.Duration // user and system
 	memory uint64        // resident, bytes
+	peak   uint64        // the most that was resident, bytes
 }
 
 // readProcesses reads all of them; a missing one is an error.
@@ -38,7 +39,27 @@ func readProcess(pid int) (process, error) {
 	if err != nil {
 		return process{}, fmt.Errorf("read process %d: %w", pid, err)
 	}
-	return parseStat(pid, b)
+	p, err := parseStat(pid, b)
+	if err == nil {
+		p.peak = max(readPeak(pid), p.memory)
+	}
+	return p, err
+}
+
+// readPeak returns the line VmHWM of proc(5) /proc/pid/status in bytes, 0 where
+// there is none.
+func readPeak(pid int) uint64 {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		if value, is := strings.CutPrefix(line, "VmHWM:"); is {
+			kib, _ := strconv.ParseUint(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
+			return kib << 10
+		}
+	}
+	return 0
 }
 
 // parseStat reads proc(5) /proc/pid/stat. Its second field, the program's name,

@@ -15,7 +15,9 @@ var kinds = []string{"voice", "screen", "screen-audio", "video"}
 // A Report is the outcome of a run.
 type Report struct {
 	Target  string  `json:"target"`
+	Load    string  `json:"load"`
 	Path    string  `json:"path"`
+	SRTP    string  `json:"srtp"`
 	Calls   int     `json:"calls"`
 	Users   int     `json:"users"`
 	Unmuted int     `json:"unmuted"`
@@ -30,6 +32,7 @@ type Report struct {
 	LatencyUS Spread `json:"latency_us"` // from sender to receiver
 	JitterUS  Spread `json:"jitter_us"`  // of tracks, RFC 3550
 	RTTUS     Spread `json:"rtt_us"`     // of the last ping on each data channel
+	Video     Video  `json:"video"`
 
 	Paths  map[string]int `json:"paths"`            // how many participants took which
 	Server *Server        `json:"server,omitempty"` // with -pid
@@ -63,6 +66,15 @@ type Packets struct {
 	Duplicates uint64  `json:"duplicates"` // since the start
 	Late       uint64  `json:"late"`       // out of order, since the start
 	Foreign    uint64  `json:"foreign"`    // not what was sent, since the start
+	Verified   uint64  `json:"verified"`   // of the received ones, those that were decrypted and checked
+}
+
+// Video is what was seen of screens and cameras by those who verify.
+type Video struct {
+	Tracks  int     `json:"tracks"`
+	Frozen  int     `json:"frozen_tracks"` // stood still at least once
+	Freezes uint64  `json:"freezes"`
+	Seconds float64 `json:"frozen_seconds"` // of all tracks together
 }
 
 // Spread is the distribution of a quantity.
@@ -79,6 +91,7 @@ type Server struct {
 	PerOut      float64 `json:"cpu_us_per_packet_out"`
 	PerMoved    float64 `json:"cpu_us_per_packet_moved"` // in and out
 	MemoryMiB   float64 `json:"memory_mib"`
+	PeakMiB     float64 `json:"memory_peak_mib"` // since the processes started
 	IdleMiB     float64 `json:"memory_before_joins_mib"`
 	PerSession  float64 `json:"memory_kib_per_session"`
 	ProcessList []Usage `json:"processes"`
@@ -89,49 +102,7 @@ type Usage struct {
 	PID        int     `json:"pid"`
 	CPUPercent float64 `json:"cpu_percent"`
 	MemoryMiB  float64 `json:"memory_mib"`
-}
-
-// report gathers the counters of all participants.
-func (l *load) report(m measurement) *Report {
-	r := &Report{
-		Target: l.link.URL, Path: l.path.String(), Calls: l.calls, Users: l.users, Unmuted: l.unmuted,
-		Screen: l.screen, Camera: l.camera, Seconds: m.took.Seconds(),
-		Joins:  Joins{Wanted: l.calls * l.users, Failed: int(l.failed.Load()), Errors: l.errors},
-		Tracks: Tracks{Wanted: m.wanted, Got: l.tracks()},
-		Paths:  map[string]int{},
-	}
-	var joins, latency, jitter, rtt peer.Histogram
-	l.each(func(size int, p *peer.Peer) {
-		joins.Add(p.JoinTime())
-		rtt.Add(p.RTT())
-		r.Paths[pathOf(p)]++
-		for _, kind := range kinds {
-			sent := p.Sent(kind).Measured
-			r.Packets.Sent += sent
-			r.Packets.Expected += sent * uint64(size-1)
-		}
-		for _, t := range p.Tracks() {
-			s := t.Stats()
-			r.Packets.Received += s.Measured
-			r.Packets.Duplicates += s.Duplicates
-			r.Packets.Late += s.Late
-			r.Packets.Foreign += s.Foreign
-			latency.Merge(&s.Latency)
-			if s.Measured > 0 {
-				jitter.Add(s.Jitter)
-			}
-		}
-	})
-	r.Joins.TimeUS, r.RTTUS, r.LatencyUS, r.JitterUS = spread(&joins), spread(&rtt), spread(&latency), spread(&jitter)
-	if r.Packets.Expected > 0 {
-		r.Packets.Loss = 100 * (1 - float64(r.Packets.Received)/float64(r.Packets.Expected))
-	}
-	r.Packets.PerSecond = float64(r.Packets.Received) / r.Seconds
-	r.LoadCPU = percent(m.self[1].cpu-m.self[0].cpu, m.took)
-	if len(l.pids) > 0 {
-		r.Server = server(m, r)
-	}
-	return r
+	PeakMiB    float64 `json:"memory_peak_mib"`
 }
 
 func spread(h *peer.Histogram) Spread {
@@ -155,22 +126,23 @@ func percent(part, whole time.Duration) float64 {
 
 func mib(bytes uint64) float64 { return float64(bytes) / (1 << 20) }
 
-// server sums up what the processes spent.
-func server(m measurement, r *Report) *Server {
+// usageOf sums up what the processes spent.
+func usageOf(m measurement, r *Report) *Server {
 	s := &Server{}
-	var idle, memory uint64
+	var idle, memory, peak uint64
 	var cpu time.Duration
 	for i, after := range m.after {
 		spent := after.cpu - m.before[i].cpu
 		cpu += spent
 		memory += after.memory
+		peak += after.peak
 		idle += m.idle[i].memory
-		s.ProcessList = append(s.ProcessList, Usage{after.pid, percent(spent, m.took), mib(after.memory)})
+		s.ProcessList = append(s.ProcessList, Usage{after.pid, percent(spent, m.took), mib(after.memory), mib(after.peak)})
 	}
 	s.CPUSeconds, s.CPUPercent = cpu.Seconds(), percent(cpu, m.took)
 	s.PerOut = float64(cpu.Microseconds()) / float64(max(r.Packets.Received, 1))
 	s.PerMoved = float64(cpu.Microseconds()) / float64(max(r.Packets.Received+r.Packets.Sent, 1))
-	s.MemoryMiB, s.IdleMiB = mib(memory), mib(idle)
+	s.MemoryMiB, s.PeakMiB, s.IdleMiB = mib(memory), mib(peak), mib(idle)
 	s.PerSession = (float64(memory) - float64(idle)) / 1024 / float64(max(r.Joins.Wanted-r.Joins.Failed, 1))
 	slices.SortFunc(s.ProcessList, func(a, b Usage) int { return a.PID - b.PID })
 	return s

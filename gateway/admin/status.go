@@ -22,6 +22,7 @@ type Status struct {
 	WebSockets  int         `json:"websockets"` // open ones to Mattermost
 	Media       Media       `json:"media"`
 	TURN        TURN        `json:"turn"`
+	SelfTests   []SelfTest  `json:"self_tests"` // the latest of each transport; empty before the first
 }
 
 // A Listener is one open socket.
@@ -51,10 +52,21 @@ type Upstream struct {
 
 // Media is what the SFU carries.
 type Media struct {
-	Enabled  bool           `json:"enabled"` // false: sfu.mode is not rtcd
-	Calls    int            `json:"calls"`
-	Sessions int            `json:"sessions"`
-	Paths    map[string]int `json:"paths"` // sessions by network path: udp, tcp, relay; connecting
+	Enabled bool `json:"enabled"` // false: sfu.mode is not rtcd
+	// Addresses are those that clients are told of, for UDP.
+	Addresses []string       `json:"addresses"`
+	Calls     int            `json:"calls"`
+	Sessions  int            `json:"sessions"`
+	Paths     map[string]int `json:"paths"` // sessions by network path: udp, tcp, relay; connecting
+}
+
+// A SelfTest is one trip through the public port and TURN to the SFU and back.
+type SelfTest struct {
+	Transport string        `json:"transport"` // tls, tcp or udp
+	OK        bool          `json:"ok"`
+	Error     string        `json:"error,omitempty"`
+	At        time.Time     `json:"at"`
+	Took      time.Duration `json:"took"` // ns, all stages together
 }
 
 // TURN is what the relay carries.

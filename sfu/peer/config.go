@@ -28,6 +28,8 @@ type Config struct {
 	Port uint16
 	// LocalIP, if valid, is the only local address that media uses.
 	LocalIP netip.Addr
+	// IPv6 makes the peer use its IPv6 addresses instead of its IPv4 addresses.
+	IPv6 bool
 	// ICEServers are the TURN servers of the TURN paths.
 	ICEServers []ICEServer
 	// DialTURN opens the stream to a TURN server on the paths TURNTCP and
@@ -39,6 +41,11 @@ type Config struct {
 	// reports, NACK and retransmission, transport-wide congestion feedback.
 	// Without it a peer costs less and still asks for key frames.
 	Feedback bool
+	// SRTP says how media is encrypted.
+	SRTP SRTP
+	// Bulk, if not nil, receives for the peer on the paths UDP and TURNUDP. Its
+	// tracks are then counted only, and Feedback is of no use.
+	Bulk *Bulk
 	// Window, if not nil, marks the packets to be measured. nil measures all.
 	Window *Window
 
@@ -53,6 +60,8 @@ type Config struct {
 	OnPacket func(t *Track, packet []byte)
 	// Logger takes what goes wrong but ends nothing. nil discards.
 	Logger *slog.Logger
+
+	tally *tally // of the Bulk
 }
 
 // NewID returns a random ID of the form of Mattermost's.
@@ -77,6 +86,9 @@ func (c *Config) complete() {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.counts() {
+		c.tally = newTally(c.Window)
 	}
 	c.Logger = c.Logger.With("call", c.Call, "session", c.Session)
 }

@@ -164,6 +164,11 @@ func (p *Peer) RTT() time.Duration { return time.Duration(p.rtt.Load()) }
 // receive takes a new track in and counts its packets until it ends.
 func (p *Peer) receive(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
 	t := newTrack(p.pc, remote, receiver)
+	if tally := p.config.tally; tally != nil {
+		ssrc := uint32(remote.SSRC())
+		t.counter = tally.take(ssrc)
+		defer tally.drop(ssrc, t.counter)
+	}
 	t.tap = p.config.OnPacket
 	p.update(func() {
 		t.Announced = p.media[t.Mid]

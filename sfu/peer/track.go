@@ -30,6 +30,8 @@ type Track struct {
 	pc     *webrtc.PeerConnection
 	tap    func(*Track, []byte) // Config.OnPacket
 
+	counter *counter // nil unless the peer has a Bulk
+
 	mu sync.Mutex // guards the following
 	meter
 	waiting map[chan struct{}]uint64 // closed when so many packets have come
@@ -54,10 +56,26 @@ type TrackStats struct {
 	Measured uint64
 	Jitter   time.Duration
 	Latency  Histogram
+	// Freezes counts the times that video stood still for 150 ms longer than it
+	// usually does and for three times as long, and Frozen is how long that was
+	// altogether. LastPicture is when the last whole picture had come, in
+	// nanoseconds since 1970.
+	Freezes     uint64
+	Frozen      time.Duration
+	LastPicture int64
+	// Counted says that the peer has a Bulk. Then Measured is what came while the
+	// Window was open, Missing the numbers passed over meanwhile and After what
+	// came later, and what only a decrypted packet tells stays 0: Foreign,
+	// KeyFrames, Jitter, Latency, and all about pictures.
+	Counted        bool
+	Missing, After uint64
 }
 
 // Stats returns a copy of the counters.
 func (t *Track) Stats() TrackStats {
+	if t.counter != nil {
+		return t.counter.stats()
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.TrackStats
@@ -133,7 +151,10 @@ func (t *Track) receive() {
 		if keyFrame {
 			t.KeyFrames++
 		}
-		t.meter.add(packet, arrived)
+		measured := t.meter.add(packet, arrived)
+		if video && err == nil {
+			t.meter.picture(keyFrame, packet[1]&0x80 != 0, measured, arrived)
+		}
 		for reached, want := range t.waiting {
 			if t.Packets >= want {
 				delete(t.waiting, reached)
@@ -155,9 +176,11 @@ type meter struct {
 	seen    uint64 // bit i = number LastSequence-i has come
 	transit int64  // of the last measured packet, nanoseconds
 	jitter  float64
+	screening
 }
 
-func (m *meter) add(packet []byte, arrived int64) {
+// add counts a packet and reports whether it is to be measured.
+func (m *meter) add(packet []byte, arrived int64) bool {
 	m.Packets++
 	m.Bytes += uint64(len(packet))
 	s, ok := readStamp(packet)
@@ -168,7 +191,9 @@ func (m *meter) add(packet []byte, arrived int64) {
 		m.Duplicates++
 	case s.measured:
 		m.time(arrived - s.sent)
+		return true
 	}
+	return false
 }
 
 // order notes the number of a stamp and reports whether it is new.

@@ -11,6 +11,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"golang.org/x/time/rate"
 
 	"sallyport/sfu/wire"
 )
@@ -155,6 +156,33 @@ func TestConnectionsOfOneClientAreBounded(t *testing.T) {
 		t.Errorf("connection %d gets %+v", maxConns+1, e)
 	}
 	r.dial(asB)
+}
+
+// TestAClientThatFloodsIsReadSlowly: over all its connections together, and
+// nobody else is.
+func TestAClientThatFloodsIsReadSlowly(t *testing.T) {
+	r, m := startFake(t, Config{}, func(s *Server) {
+		s.conns.pace = func() *rate.Limiter { return rate.NewLimiter(20, 2) }
+	})
+	p1, p2, other := r.dial(asA), r.dial(asA), r.dial(asB)
+	p1.join("c1", "s1")
+	s := m.session(t, "clientA", "s1")
+	begin := time.Now()
+	for range 5 {
+		p1.rtc("s1", wire.KindMute, "")
+		p2.rtc("s1", wire.KindMute, "")
+	}
+	other.join("c1", "s2")
+	m.session(t, "clientB", "s2")
+	if d := time.Since(begin); d > 300*time.Millisecond {
+		t.Errorf("another client waited %v", d)
+	}
+	for range 10 {
+		s.hears(t, "mute")
+	}
+	if d := time.Since(begin); d < 400*time.Millisecond { // 11 messages, of which 2 at once: 450 ms
+		t.Errorf("11 messages were read in %v", d)
+	}
 }
 
 func TestRunLeavesNothingBehind(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -20,6 +21,14 @@ const (
 	// What may wait to be written to one connection. Beyond, it is closed.
 	maxQueued      = 4096
 	maxQueuedBytes = 16 << 20
+
+	// What one client may send over all its connections, in units of a message
+	// plus 4 KiB of it: some 20,000 small messages or 80 MiB a second. The plugin
+	// lets each user send 10 messages a second. Whoever sends more is read more
+	// slowly.
+	unitsPerSecond = 20_000
+	unitsAtOnce    = 40_000
+	unitBytes      = 4 << 10
 
 	writeTimeout = 10 * time.Second
 	pingEvery    = 10 * time.Second
@@ -34,6 +43,7 @@ type conn struct {
 	ws     *websocket.Conn
 	log    *slog.Logger
 	ping   pingTimes
+	pace   *rate.Limiter // of all connections of the client; set by conns.add
 
 	out    chan []byte // frames to be written; never closed
 	queued atomic.Int64
@@ -125,6 +135,9 @@ func (c *conn) read(ctx context.Context, handle func([]byte)) error {
 			c.log.Debug("ignore text message", "bytes", len(frame))
 			continue
 		}
+		if err := c.pace.WaitN(ctx, 1+len(frame)/unitBytes); err != nil {
+			return err
+		}
 		handle(frame)
 	}
 }
@@ -173,9 +186,16 @@ const maxConns = 256
 
 // conns are the living connections by client, oldest first.
 type conns struct {
+	pace func() *rate.Limiter // makes the limit of one client
+
 	mu      sync.Mutex // guards the following
 	stopped bool
 	all     map[string][]*conn
+}
+
+func newConns() conns {
+	pace := func() *rate.Limiter { return rate.NewLimiter(unitsPerSecond, unitsAtOnce) }
+	return conns{pace: pace, all: make(map[string][]*conn)}
 }
 
 // add fails when the client has too many or the server has stopped.
@@ -184,6 +204,11 @@ func (s *conns) add(c *conn) bool {
 	defer s.mu.Unlock()
 	if s.stopped || len(s.all[c.client]) >= maxConns {
 		return false
+	}
+	if others := s.all[c.client]; len(others) > 0 {
+		c.pace = others[0].pace
+	} else {
+		c.pace = s.pace()
 	}
 	s.all[c.client] = append(s.all[c.client], c)
 	return true

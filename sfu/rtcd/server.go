@@ -128,7 +128,7 @@ func newServer(cfg Config, m media, o Options) (*Server, error) {
 		load:     newCPULoad(os.DirFS("/"), runtime.NumCPU()),
 		ping:     pingTimes{pingEvery, pongWithin},
 		refusals: &rate.Sometimes{First: 3, Interval: 10 * time.Second},
-		conns:    conns{all: make(map[string][]*conn)},
+		conns:    newConns(),
 	}
 	s.routes = s.routeTable(o.Gatherer)
 	return s, nil

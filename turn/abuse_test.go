@@ -1,0 +1,98 @@
+package turn
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+)
+
+func TestWatch(t *testing.T) {
+	w, now := newWatch(), time.Now()
+	at := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}) }
+	for i := range 2 * maxSources {
+		want := min(i+1, maxSources)
+		if n, fresh := w.saw("a", at(i), now); n != want || fresh != (i < maxSources) {
+			t.Fatalf("address %d: %d, %v", i, n, fresh)
+		}
+	}
+	if n, fresh := w.saw("a", at(0), now); n != maxSources || fresh {
+		t.Errorf("again: %d, %v", n, fresh)
+	}
+	for _, ip := range []string{"2001:db8::1", "2001:db8::2"} { // one customer
+		if n, _ := w.saw("b", netip.MustParseAddr(ip), now); n != 1 {
+			t.Errorf("%s: %d", ip, n)
+		}
+	}
+	for i := range 2 * maxWatched {
+		w.saw(fmt.Sprint(i), at(i), now)
+	}
+	if len(w.users) != maxWatched {
+		t.Errorf("%d credentials are watched", len(w.users))
+	}
+	w.saw("late", at(1), now.Add(watchFor+time.Second))
+	if len(w.users) != 1 {
+		t.Errorf("%d credentials are watched an hour later", len(w.users))
+	}
+}
+
+// A credential that many use shows, and so does media that goes nowhere.
+func TestAbuseShows(t *testing.T) {
+	r := newRig(t, nil)
+	for range sharedFrom {
+		r.talk("udp", "alice").allocate() // from one address: nothing to see
+	}
+	if n := r.total("shared_credentials_total"); n != 0 {
+		t.Errorf("%v shared credentials", n)
+	}
+	username, _ := Credentials([]byte(testSecret), "bob", time.Now().Add(time.Hour))
+	for i := range sharedFrom + 3 {
+		r.server.watchUse(username, netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}))
+	}
+	if n, most := r.total("shared_credentials_total"), r.total("credential_addresses_max"); n != 1 || most != sharedFrom+3 {
+		t.Errorf("%v shared credentials, most addresses %v", n, most)
+	}
+
+	h := NewHairpin(testRelayIPs, []Alias{{testNamed, testLocal}})
+	relay := testRelay(t, h, 0)
+	unanswered := func() float64 { return testCounter(t, relay.metrics.unanswered) }
+	for range 2 {
+		if _, err := relay.WriteTo(make([]byte, 100), net.UDPAddrFromAddrPort(testNamed)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := unanswered(); n != 200 {
+		t.Errorf("%v bytes that nobody answered, want 200", n)
+	}
+	if _, err := h.Conns()[0].WriteTo([]byte("answer"), relay.addr); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := relay.WriteTo(make([]byte, 100), net.UDPAddrFromAddrPort(testNamed)); err != nil {
+		t.Fatal(err)
+	}
+	if n := unanswered(); n != 200 {
+		t.Errorf("%v bytes after the answer", n)
+	}
+}
+
+// How long packets wait for the SFU is measured, now and then.
+func TestHandoffIsMeasured(t *testing.T) {
+	h := NewHairpin(testRelayIPs, []Alias{{testNamed, testLocal}})
+	relay, conn, buf := testRelay(t, h, 0), h.Conns()[0], make([]byte, 100)
+	for range 3 * handoffEvery {
+		_, _ = relay.WriteTo([]byte("x"), net.UDPAddrFromAddrPort(testNamed))
+		if _, _, err := conn.ReadFrom(buf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var m dto.Metric
+	if err := relay.metrics.handoff.Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.GetHistogram(); got.GetSampleCount() != 3 || got.GetSampleSum() <= 0 || got.GetSampleSum() > 1 {
+		t.Errorf("%d measured, %v s", got.GetSampleCount(), got.GetSampleSum())
+	}
+}
