@@ -201,3 +201,22 @@ func TestOthersAreNotHeldUp(t *testing.T) {
 		t.Errorf("%d of 210 packets", got)
 	}
 }
+
+// BenchmarkForward takes a packet and sends it to 50 receivers, over sockets.
+func BenchmarkForward(b *testing.B) {
+	for _, profile := range []srtp.Profile{srtp.AEADAES128GCM, srtp.AES128CMSHA1x80} {
+		b.Run(fmt.Sprint(profile), func(b *testing.B) {
+			first := newLane(b, profile)
+			s := newSpeaker(b, first.srv, profile, classVoice)
+			first.hears(s, 100)
+			for i := range 49 {
+				addLane(b, first.srv, profile, fmt.Sprint("receiver", i)).hears(s, 100)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				s.says(b, 1)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(50*b.N), "ns/packet")
+		})
+	}
+}
