@@ -19,7 +19,7 @@ export CGO_ENABLED = 0
 RACE = CGO_ENABLED=1 $(GO) test -race
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check e2e bench bench-sfu bench-seed fuzz load release clean
+.PHONY: help build run test check e2e bench bench-sfu bench-seed profile fuzz load release clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,7 +62,10 @@ bench-sfu: build ## the SFU beside a plain pion one: CPU, latency, loss, memory 
 bench-seed: build ## the SFU under the loads that Mattermost publishes figures of (RUNS=5)
 	@GO='$(GO)' .ci/bench alone seed $(RUNS) artifacts/bench-seed.json $(ARGS)
 
-fuzz: ## every fuzz target (FUZZTIME=30s for each)
+profile: build ## CPU, allocation and mutex profiles under load, flame graphs: artifacts/profile
+	@GO='$(GO)' .ci/profile $(ARGS)
+
+fuzz: ## every fuzz target, 30 s each (longer: make fuzz FUZZTIME=5m)
 	GO='$(GO)' .ci/fuzz $(FUZZTIME)
 
 load: build ## bin/sallyload against a gateway that is started for it (flags: make load ARGS='-calls 8')

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -154,7 +155,7 @@ type wantPath struct {
 	protocol string // between us and the SFU, or the relay and the SFU
 	relay    string // relayProtocol
 	turn     int    // port of the TURN server
-	remote   int    // port of the SFU
+	remote   []int  // ports of the SFU
 }
 
 func (c *caller) uses(want wantPath) {
@@ -162,7 +163,7 @@ func (c *caller) uses(want wantPath) {
 	p := c.stats().Path
 	direct := map[string]bool{"host": true, "prflx": true, "srflx": true}
 	if p.ID != want.id || p.Protocol != want.protocol || p.RelayProtocol != want.relay || p.TURNPort != want.turn ||
-		p.RemotePort != want.remote || p.RemoteProtocol != want.protocol ||
+		!slices.Contains(want.remote, p.RemotePort) || p.RemoteProtocol != want.protocol ||
 		want.relayed != (p.CandidateType == "relay") || want.relayed == direct[p.CandidateType] {
 		c.t.Errorf("%s is on %+v, want %+v", c.name, p, want)
 	}
@@ -200,7 +201,8 @@ func (rig *browserRig) paths(t *testing.T) []wantPath {
 		}
 		return n
 	}
-	udp, tcp := port(rig.addrs.MediaUDP), port(rig.addrs.MediaTCP)
+	tcp := []int{port(rig.addrs.MediaTCP)}
+	udp := []int{port(rig.addrs.MediaUDP), port(rig.addrs.TURN)} // the SFU has both, and prefers none
 	return []wantPath{
 		{id: "auto", protocol: "udp", remote: udp},
 		{id: "udp", protocol: "udp", remote: udp},

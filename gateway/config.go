@@ -48,7 +48,9 @@ type Listen struct {
 	// HTTP answers ACME's HTTP-01 challenge and redirects the rest to HTTPS.
 	// Empty turns it off.
 	HTTP string `koanf:"http"`
-	// UDP is TURN over UDP. Empty, or TURN not enabled, turns it off.
+	// UDP is TURN over UDP and, with sfu.mode rtcd, a second UDP port of the
+	// media. Without a host it is open on every address, and clients are told
+	// of those that sfu.udp uses. Empty turns it off.
 	UDP string `koanf:"udp"`
 }
 

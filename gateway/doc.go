@@ -4,14 +4,14 @@
 //	                         Internet
 //	      TCP 443               │ UDP 443      UDP+TCP 8443
 //	         │                  │                   │
-//	     tls.Port ──────┐       │                   │
-//	   by first bytes   │       │                   │
-//	    │          │    └──┐    │                   │
-//	   HTTP       TURN    ICE   │                   │
-//	    │          │       │    │                   │
-//	  routes     turn.Server <──┘               sfu.Sockets
-//	    │          │       │                        │
-//	  proxy     Hairpin    └────────> sfu.Server <──┘
+//	     tls.Port ──────┐       └────> sfu.Sockets <┘
+//	   by first bytes   │      by first bytes  │
+//	    │          │    └─────┐       │        │
+//	   HTTP       TURN       ICE     TURN      │
+//	    │          │          │       │        │
+//	  routes     turn.Server <────────┘        │
+//	    │          │          │                │
+//	  proxy     Hairpin       └─────> sfu.Server
 //	    │          └───── in memory ────>   ^
 //	    v                                   │ join, offer, answer
 //	Mattermost :8065 ── Calls plugin ──> rtcd.Server :8045

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"sallyport/sfu"
 )
 
 // callPoll is how often a draining gateway looks whether calls have ended.
@@ -75,7 +77,18 @@ func (g *Gateway) runTURN(ctx context.Context) error {
 	if g.sockets.udp != nil {
 		packets = append(packets, g.sockets.udp)
 	}
+	for _, c := range g.shared() {
+		packets = append(packets, c)
+	}
 	return g.turn.Run(ctx, []net.Listener{g.port.TURN()}, packets)
+}
+
+// shared is what the SFU leaves of listen.udp.
+func (g *Gateway) shared() []*sfu.SharedConn {
+	if g.sockets.media == nil {
+		return nil
+	}
+	return g.sockets.media.Shared()
 }
 
 // Run serves until Drain has run its course, ctx ends or a part fails, and
@@ -96,11 +109,14 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return errors.Join(group.Wait(), g.Close())
 }
 
-// refuseUnused closes the ways out of the port that no part takes, so that
-// connections for them end instead of waiting.
+// refuseUnused closes the ways out of the ports that no part takes, so that
+// what comes for them ends instead of waiting.
 func (g *Gateway) refuseUnused() {
 	if g.turn == nil {
 		_ = g.port.TURN().Close()
+		for _, c := range g.shared() {
+			_ = c.Close()
+		}
 	}
 	if g.sfu == nil {
 		_ = g.port.ICE().Close()

@@ -13,7 +13,7 @@ import (
 // sockets is every socket we listen on. Those that are off are nil.
 type sockets struct {
 	https, http, api, admin net.Listener
-	udp                     *net.UDPConn
+	udp                     *net.UDPConn // listen.udp without an SFU, whose it is otherwise
 	media                   *sfu.Sockets
 }
 
@@ -35,13 +35,13 @@ func (s *sockets) open(cfg Config) error {
 			return err
 		}
 	}
-	if cfg.Listen.UDP != "" && cfg.TURN.Enabled {
+	if cfg.Listen.UDP != "" && cfg.TURN.Enabled && cfg.SFU.Mode != ModeRTCD {
 		if s.udp, err = listenUDP("listen.udp", cfg.Listen.UDP); err != nil {
 			return err
 		}
 	}
 	if cfg.SFU.Mode == ModeRTCD {
-		if s.media, err = sfu.Listen(cfg.SFU.Config); err != nil {
+		if s.media, err = listenMedia(cfg); err != nil {
 			return err
 		}
 		if s.api, err = listenTCP("sfu.api.listen", cfg.SFU.API.Listen); err != nil {
@@ -93,6 +93,9 @@ func (g *Gateway) Addrs() Addrs {
 		a.UDP = s.udp.LocalAddr().String()
 	}
 	if s.media != nil {
+		if shared := s.media.Shared(); len(shared) > 0 {
+			a.UDP = shared[0].LocalAddr().String()
+		}
 		if udp := s.media.Addresses(); len(udp) > 0 {
 			a.MediaUDP = udp[0].Local.String()
 		}
@@ -153,6 +156,15 @@ func listenUDP(key, addr string) (*net.UDPConn, error) {
 		return nil, explainBind(key, addr, err)
 	}
 	return c, nil
+}
+
+// listenMedia opens the sockets of the SFU, listen.udp among them.
+func listenMedia(cfg Config) (*sfu.Sockets, error) {
+	media, err := sfu.ListenShared(cfg.SFU.Config, cfg.Listen.UDP)
+	if shared, ok := errors.AsType[*sfu.SharedError](err); ok {
+		return nil, explainBind("listen.udp", cfg.Listen.UDP, shared.Err)
+	}
+	return media, err
 }
 
 // explainBind says which key cannot be satisfied, why, and what to do.

@@ -6,7 +6,7 @@ import "sallyport/gateway/admin"
 func (g *Gateway) mediaStatus(s *admin.Status) {
 	if g.sfu != nil {
 		st := g.sfu.Status()
-		s.Media = admin.Media{Enabled: true, Calls: len(st.Calls), Sessions: st.Sessions, Paths: map[string]int{}}
+		s.Media = admin.Media{Enabled: true, Addresses: st.Addresses, Calls: len(st.Calls), Sessions: st.Sessions, Paths: map[string]int{}}
 		for _, c := range st.Calls {
 			for _, member := range c.Sessions {
 				path := member.Path

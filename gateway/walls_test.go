@@ -23,6 +23,7 @@ var arrows = []struct {
 	{"cmd/sallyport", []string{"gateway", "gateway/admin", "gateway/demo", "gateway/doctor", "turn", "sfu/rtcd"}},
 	{"cmd/sallyload", []string{"sfu/peer", "sfu/wire"}},
 	{"cmd/sallyload/baseline", []string{"sfu/wire"}}, // what sallyload compares us with: not part of the product
+	{"cmd/sallyload/flame", nil},
 	{"gateway", []string{"gateway/admin", "gateway/doctor", "tls", "turn", "sfu", "sfu/rtcd"}},
 	{"gateway/admin", nil},
 	{"gateway/demo", []string{"sfu/peer", "sfu/wire"}},

@@ -385,6 +385,7 @@ func (g *guest) publish(mime, stream string) *source {
 
 func (s *source) end() {
 	s.once.Do(func() { close(s.stop) })
+	_ = s.g.pc.RemoveTrack(s.sender) // Stop alone would leave a sender without a track, which pion trips over
 	_ = s.sender.Stop()
 	s.wg.Wait()
 }

@@ -64,6 +64,7 @@ type muxSocket struct {
 	net.PacketConn
 	udp   *net.UDPConn   // the same, when it is a kernel socket
 	local netip.AddrPort // where it is bound, or the hairpin pretends to be
+	guest *SharedConn    // whose the rest of the datagrams is, on the shared port
 
 	mu     sync.RWMutex // guards routes
 	routes map[netip.AddrPort]*muxRoute
@@ -82,6 +83,9 @@ func newMux(s *Sockets, hairpins []net.PacketConn, drops func(reason string)) (*
 	m := &mux{bound: s, conns: map[string][]*muxConn{}, drops: drops}
 	for _, c := range s.udp {
 		m.add(&muxSocket{PacketConn: c, udp: c, local: localAddrPort(c.LocalAddr())})
+	}
+	for _, c := range s.shared {
+		m.add(&muxSocket{PacketConn: c.udp, udp: c.udp, local: c.local, guest: c})
 	}
 	for _, h := range hairpins {
 		local := localAddrPort(h.LocalAddr())
@@ -103,12 +107,15 @@ func (m *mux) add(s *muxSocket) {
 func (m *mux) advertised() []netip.AddrPort {
 	var out []netip.AddrPort
 	for _, s := range m.sockets {
-		if a := m.bound.mapped(s.local); a.IsValid() && !slices.Contains(out, a) {
+		if a := m.bound.mapped(s.local); s.ice() && a.IsValid() && !slices.Contains(out, a) {
 			out = append(out, a)
 		}
 	}
 	return out
 }
+
+// ice reports whether sessions may use s.
+func (s *muxSocket) ice() bool { return s.guest == nil || s.guest.ice }
 
 // read delivers what arrives on s until it is closed. A read error other than
 // that is a datagram lost, never the end of the mux: the kernel reports ICMP
@@ -145,8 +152,12 @@ func (s *muxSocket) receive(buf []byte) (int, netip.AddrPort, error) {
 	return n, localAddrPort(from), nil
 }
 
-// deliver hands one datagram to its session.
+// deliver hands one datagram to its session, or to the TURN server on a shared
+// port.
 func (m *mux) deliver(s *muxSocket, p []byte, from netip.AddrPort) {
+	if s.guest != nil && !m.mine(s, p, from) {
+		return
+	}
 	if ufrag, ok := requestUfrag(p); ok {
 		conn := m.lookup(ufrag, s)
 		if conn == nil {
@@ -157,9 +168,7 @@ func (m *mux) deliver(s *muxSocket, p []byte, from netip.AddrPort) {
 		m.push(conn, p, conn.path(s, from))
 		return
 	}
-	s.mu.RLock()
-	r := s.routes[from]
-	s.mu.RUnlock()
+	r := s.route(from)
 	if r == nil {
 		m.drops("unknown_source")
 		return
@@ -170,6 +179,41 @@ func (m *mux) deliver(s *muxSocket, p []byte, from netip.AddrPort) {
 		}
 	}
 	m.push(r.conn, p, r.from)
+}
+
+// mine reports whether a datagram that came to a shared socket is for a session.
+// If it is not, the TURN server has got it, or nobody.
+func (m *mux) mine(s *muxSocket, p []byte, from netip.AddrPort) bool {
+	switch classify(p) {
+	case kindCheck:
+		if ufrag, ok := requestUfrag(p); ok && m.lookup(ufrag, s) != nil {
+			return true
+		}
+	case kindAnswer:
+		if s.route(from) != nil {
+			return true
+		}
+	case kindTURN:
+	case kindMedia:
+		return true // or it has no route, as on any other socket
+	case kindQUIC:
+		m.drops("quic")
+		return false
+	default:
+		m.drops("malformed")
+		return false
+	}
+	if !s.guest.give(p, from) {
+		m.drops("turn_full")
+	}
+	return false
+}
+
+// route returns the session that a remote address belongs to, or nil.
+func (s *muxSocket) route(from netip.AddrPort) *muxRoute {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.routes[from]
 }
 
 func (m *mux) push(c *muxConn, p []byte, from *net.UDPAddr) {
@@ -279,7 +323,7 @@ func (m *mux) ways(at netip.AddrPort, mapped func(netip.AddrPort) netip.AddrPort
 	var hairpins, kernel []*muxSocket
 	for _, s := range m.sockets {
 		switch {
-		case mapped(s.local) != at:
+		case !s.ice() || mapped(s.local) != at:
 		case s.udp == nil:
 			hairpins = append(hairpins, s)
 		default:

@@ -2,6 +2,7 @@ package sfu
 
 import (
 	"net"
+	"net/netip"
 	"sync"
 )
 
@@ -13,7 +14,8 @@ const maxDatagram = 1500
 type datagram struct {
 	buf  [maxDatagram]byte
 	n    int
-	from net.Addr
+	from net.Addr       // of push
+	at   netip.AddrPort // of pushFrom
 }
 
 var datagrams = sync.Pool{New: func() any { return new(datagram) }}
@@ -39,8 +41,15 @@ func newQueue(capacity int) *queue {
 
 // push copies p into the queue and reports whether nothing was lost.
 func (q *queue) push(p []byte, from net.Addr) bool {
+	return q.put(p, from, netip.AddrPort{})
+}
+
+// pushFrom is push for those who call popFrom.
+func (q *queue) pushFrom(p []byte, from netip.AddrPort) bool { return q.put(p, nil, from) }
+
+func (q *queue) put(p []byte, from net.Addr, at netip.AddrPort) bool {
 	d := datagrams.Get().(*datagram)
-	d.n, d.from = copy(d.buf[:], p), from
+	d.n, d.from, d.at = copy(d.buf[:], p), from, at
 
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -64,24 +73,42 @@ func (q *queue) push(p []byte, from net.Addr) bool {
 // pop copies the oldest datagram into p, waiting for one. It returns
 // net.ErrClosed once the queue is closed.
 func (q *queue) pop(p []byte) (int, net.Addr, error) {
+	d := q.next()
+	if d == nil {
+		return 0, nil, net.ErrClosed
+	}
+	n, from := copy(p, d.buf[:d.n]), d.from
+	d.from = nil
+	datagrams.Put(d)
+	return n, from, nil
+}
+
+// popFrom is pop of what came with pushFrom.
+func (q *queue) popFrom(p []byte) (int, netip.AddrPort, error) {
+	d := q.next()
+	if d == nil {
+		return 0, netip.AddrPort{}, net.ErrClosed
+	}
+	n, at := copy(p, d.buf[:d.n]), d.at
+	datagrams.Put(d)
+	return n, at, nil
+}
+
+// next waits for the oldest datagram and takes it out. nil: closed.
+func (q *queue) next() *datagram {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	for q.count == 0 && !q.closed {
 		q.ready.Wait()
 	}
 	if q.closed {
-		q.mu.Unlock()
-		return 0, nil, net.ErrClosed
+		return nil
 	}
 	d := q.ring[q.head]
 	q.ring[q.head] = nil
 	q.head = (q.head + 1) % len(q.ring)
 	q.count--
-	q.mu.Unlock()
-
-	n, from := copy(p, d.buf[:d.n]), d.from
-	d.from = nil
-	datagrams.Put(d)
-	return n, from, nil
+	return d
 }
 
 // close wakes the reader and gives the buffers back.

@@ -1,14 +1,12 @@
 package sfu
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"syscall"
 )
 
@@ -26,8 +24,9 @@ type Address struct {
 // Sockets are the open media sockets of an SFU. They are opened before anything
 // serves, so that a taken port is an error at start and not a lost call.
 type Sockets struct {
-	udp []*net.UDPConn
-	tcp []*net.TCPListener
+	udp    []*net.UDPConn
+	tcp    []*net.TCPListener
+	shared []*SharedConn
 
 	book *addressBook // local → advertised address, for both protocols
 }
@@ -40,15 +39,21 @@ type Sockets struct {
 // If cfg.Advertise has host names or STUN servers, Listen asks for the addresses
 // and takes up to 5 s; what it cannot find out is no error: until it is known
 // the local address is advertised.
-func Listen(cfg Config) (*Sockets, error) {
+func Listen(cfg Config) (*Sockets, error) { return ListenShared(cfg, "") }
+
+// ListenShared is Listen with one more UDP port, shared, which carries a TURN
+// server's datagrams beside those of the SFU: see Shared. Without a host it is
+// open on every local address, and the SFU uses it on its own. An error with it
+// is a SharedError.
+func ListenShared(cfg Config, shared string) (*Sockets, error) {
 	s := &Sockets{}
-	if err := s.open(cfg); err != nil {
+	if err := s.open(cfg, shared); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-func (s *Sockets) open(cfg Config) error {
+func (s *Sockets) open(cfg Config, shared string) error {
 	udp, err := bindAddresses("sfu.udp", cfg.UDP, cfg.IPv6)
 	if err != nil {
 		return err
@@ -57,7 +62,14 @@ func (s *Sockets) open(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	if s.book, err = newAddressBook(cfg, addressesOf(udp, tcp)); err != nil {
+	locals := addressesOf(udp, tcp)
+	if at, err := listenAddress("listen.udp", shared); err == nil && !at.Addr().IsUnspecified() {
+		locals = addressesOf(udp, tcp, []netip.AddrPort{at})
+	}
+	if s.book, err = newAddressBook(cfg, locals); err != nil {
+		return err
+	}
+	if err := s.openShared(shared, cfg); err != nil {
 		return err
 	}
 	for _, a := range udp {
@@ -102,10 +114,16 @@ func (s *Sockets) openUDP(a netip.AddrPort) error {
 	if err != nil {
 		return fmt.Errorf("sfu.udp: open media socket %s: %w", a, explain(err))
 	}
-	_ = c.SetReadBuffer(mediaBuffer) // best effort: the doctor tells when the kernel grants less
-	_ = c.SetWriteBuffer(mediaBuffer)
+	enlarge(c)
 	s.udp = append(s.udp, c)
 	return nil
+}
+
+// enlarge asks for buffers of mediaBuffer; the doctor tells when the kernel
+// grants less.
+func enlarge(c *net.UDPConn) {
+	_ = c.SetReadBuffer(mediaBuffer)
+	_ = c.SetWriteBuffer(mediaBuffer)
 }
 
 // explain adds what to do to the error an administrator meets most often.
@@ -116,14 +134,19 @@ func explain(err error) error {
 	return err
 }
 
-// Addresses lists the UDP sockets, in a stable order. What is advertised may
-// change while a Server runs. It is the zero AddrPort for a socket that no client
+// Addresses lists the UDP sockets of the SFU, those of the shared port last, in
+// a stable order. What is advertised may change while a Server runs. It is the zero AddrPort for a socket that no client
 // is told of.
 func (s *Sockets) Addresses() []Address {
 	out := make([]Address, 0, len(s.udp))
 	for _, c := range s.udp {
 		local := localAddrPort(c.LocalAddr())
 		out = append(out, Address{Local: local, Advertised: s.mapped(local)})
+	}
+	for _, c := range s.shared {
+		if c.ice {
+			out = append(out, Address{Local: c.local, Advertised: s.mapped(c.local)})
+		}
 	}
 	return out
 }
@@ -146,6 +169,9 @@ func (s *Sockets) Close() error {
 	}
 	for _, l := range s.tcp {
 		errs = append(errs, l.Close())
+	}
+	for _, c := range s.shared {
+		errs = append(errs, c.Close(), c.udp.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -186,18 +212,12 @@ func bindAddresses(key, listen string, ipv6 bool) ([]netip.AddrPort, error) {
 	if listen == "" {
 		return nil, nil
 	}
-	host, port, err := net.SplitHostPort(listen)
+	at, err := listenAddress(key, listen)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %q is not host:port: %w", key, listen, err)
+		return nil, err
 	}
-	n, err := net.LookupPort("udp", port)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %q is not a port: %w", key, port, err)
-	}
-	if ip, err := netip.ParseAddr(host); err == nil && !ip.IsUnspecified() {
-		return []netip.AddrPort{netip.AddrPortFrom(ip.Unmap(), uint16(n))}, nil
-	} else if err != nil && host != "" {
-		return nil, fmt.Errorf("%s: %q is not an IP address; use one of this machine's, or leave the host out", key, host)
+	if !at.Addr().IsUnspecified() {
+		return []netip.AddrPort{at}, nil
 	}
 	ips, err := usefulAddresses(ipv6)
 	if err != nil {
@@ -205,49 +225,31 @@ func bindAddresses(key, listen string, ipv6 bool) ([]netip.AddrPort, error) {
 	}
 	out := make([]netip.AddrPort, 0, len(ips))
 	for _, ip := range ips {
-		out = append(out, netip.AddrPortFrom(ip, uint16(n)))
+		out = append(out, netip.AddrPortFrom(ip, at.Port()))
 	}
 	return out, nil
 }
 
-// virtualInterfaces begin the names of interfaces that lead to containers and
-// virtual machines of this host, where no client of ours is.
-var virtualInterfaces = []string{"docker", "br-", "veth", "cni", "flannel", "cali", "virbr", "lxc", "podman", "vnet"}
-
-// usefulAddresses lists the addresses of this machine that a client might
-// reach: of interfaces that are up and not virtual, without link-local ones.
-// When nothing is left, loopback is.
-func usefulAddresses(ipv6 bool) ([]netip.Addr, error) {
-	ifaces, err := net.Interfaces()
+// listenAddress reads a listen address. Without a host it is on the unspecified
+// IPv6 address, which stands for all.
+func listenAddress(key, listen string) (netip.AddrPort, error) {
+	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
-		return nil, err
+		return netip.AddrPort{}, fmt.Errorf("%s: %q is not host:port: %w", key, listen, err)
 	}
-	var out, loopback []netip.Addr
-	for _, i := range ifaces {
-		if i.Flags&net.FlagUp == 0 || slices.ContainsFunc(virtualInterfaces, func(p string) bool { return strings.HasPrefix(i.Name, p) }) {
-			continue
-		}
-		addrs, err := i.Addrs()
-		if err != nil {
-			return nil, err
-		}
-		for _, a := range addrs {
-			p, err := netip.ParsePrefix(a.String())
-			if err != nil {
-				continue
-			}
-			switch ip := p.Addr().Unmap(); {
-			case ip.Is6() && (!ipv6 || ip.IsLinkLocalUnicast()):
-			case ip.IsLoopback():
-				loopback = append(loopback, ip)
-			default:
-				out = append(out, ip)
-			}
+	n, err := net.LookupPort("udp", port)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("%s: %q is not a port: %w", key, port, err)
+	}
+	ip := netip.IPv6Unspecified()
+	switch host {
+	case "":
+	case "localhost":
+		ip = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	default:
+		if ip, err = netip.ParseAddr(host); err != nil {
+			return netip.AddrPort{}, fmt.Errorf("%s: %q is not an IP address; use one of this machine's, or leave the host out", key, host)
 		}
 	}
-	if len(out) == 0 {
-		out = loopback
-	}
-	slices.SortFunc(out, func(a, b netip.Addr) int { return cmp.Compare(a.String(), b.String()) })
-	return slices.Compact(out), nil
+	return netip.AddrPortFrom(ip.Unmap(), uint16(n)), nil
 }

@@ -42,6 +42,13 @@ type addrPortConn interface {
 	WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error)
 }
 
+// A receiver is a packet connection that reads by itself: of a port that TURN
+// shares with others. Receive calls take for each packet until the connection
+// is closed; take keeps nothing of b.
+type receiver interface {
+	Receive(take func(b []byte, from netip.AddrPort))
+}
+
 func newSocket(conn net.PacketConn) *socket {
 	fast, _ := conn.(addrPortConn)
 	return &socket{conn: conn, fast: fast}
@@ -69,7 +76,7 @@ func (s *socket) read(b []byte) (int, netip.AddrPort, error) {
 }
 
 // run feeds what arrives to the shards until the socket is closed or ctx ends;
-// it closes the socket. A failing read is no reason to stop.
+// it closes the socket. A conn that has Receive is not read. A failing read is no reason to stop.
 func (s *socket) run(ctx context.Context, to *shards, m *metrics) {
 	stop := context.AfterFunc(ctx, func() { _ = s.conn.Close() })
 	defer stop()
@@ -77,10 +84,18 @@ func (s *socket) run(ctx context.Context, to *shards, m *metrics) {
 		_ = c.SetReadBuffer(socketBuffer) // the kernel may give less
 		_ = c.SetWriteBuffer(socketBuffer)
 	}
+	if r, ok := s.conn.(receiver); ok {
+		r.Receive(func(b []byte, from netip.AddrPort) {
+			p := newPacket()
+			p.n = copy(p.data[:], b)
+			s.take(p, from, to, m)
+		})
+		return
+	}
 	for ctx.Err() == nil {
 		p := newPacket()
 		n, from, err := s.read(p.data[:])
-		p.n, p.source = n, source{via: s, addr: from}
+		p.n = n
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			p.release()
@@ -88,14 +103,23 @@ func (s *socket) run(ctx context.Context, to *shards, m *metrics) {
 		case err != nil:
 			p.release()
 			time.Sleep(readBackoff)
-		case n > maxDatagram:
-			m.drops.oversize.Inc()
-			p.release()
-		case !from.IsValid() || !looksLikeTURN(p.bytes()):
-			m.drops.malformed.Inc()
-			p.release()
 		default:
-			to.of(p.source).datagram(p)
+			s.take(p, from, to, m)
 		}
+	}
+}
+
+// take gives a packet to the shard it belongs to, if it is one.
+func (s *socket) take(p *packet, from netip.AddrPort, to *shards, m *metrics) {
+	p.source = source{via: s, addr: from}
+	switch {
+	case p.n > maxDatagram:
+		m.drops.oversize.Inc()
+		p.release()
+	case !from.IsValid() || !looksLikeTURN(p.bytes()):
+		m.drops.malformed.Inc()
+		p.release()
+	default:
+		to.of(p.source).datagram(p)
 	}
 }

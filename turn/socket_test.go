@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -98,6 +99,53 @@ func TestSocketSurvivesReadErrors(t *testing.T) {
 		}
 	case <-time.After(testWait):
 		t.Error("nothing arrived")
+	}
+	cancel()
+	<-ended
+}
+
+// givingConn is a packet connection that reads by itself.
+type givingConn struct {
+	net.PacketConn
+	packets [][]byte
+	from    netip.AddrPort
+	done    chan struct{}
+}
+
+func (c *givingConn) Receive(take func([]byte, netip.AddrPort)) {
+	for _, b := range c.packets {
+		take(b, c.from)
+		clear(b) // it is theirs
+	}
+	<-c.done
+}
+
+func (c *givingConn) Close() error { close(c.done); return nil }
+
+// A connection that has Receive is not read, and keeps its buffers.
+func TestSocketReceives(t *testing.T) {
+	m, err := newMetrics(nil, newWatch().most)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame := channelFrame(0x4000, []byte("data"))
+	conn := &givingConn{
+		packets: [][]byte{make([]byte, maxDatagram+100), []byte("not TURN"), bytes.Clone(frame)},
+		from:    netip.MustParseAddrPort("192.0.2.1:5000"), done: make(chan struct{}),
+	}
+	sh := newShard(1, &m.drops)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		newSocket(conn).run(ctx, &shards{all: []*shard{sh}}, m)
+		close(ended)
+	}()
+	p := <-sh.stranger
+	if !bytes.Equal(p.bytes(), frame) || p.source.addr != conn.from {
+		t.Errorf("got %x from %s", p.bytes(), p.source.addr)
+	}
+	if len(sh.stranger) != 0 {
+		t.Error("more than the frame was taken")
 	}
 	cancel()
 	<-ended

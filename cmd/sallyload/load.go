@@ -210,6 +210,10 @@ func (l *load) measure(ctx context.Context) (m measurement, err error) {
 	if m.before, err = readProcesses(l.server.pids); err != nil {
 		return m, err
 	}
+	profiled, err := l.startProfiles(ctx)
+	if err != nil {
+		return m, err
+	}
 	m.self[0] = readSelf()
 	began := time.Now()
 	l.window.Open()
@@ -222,6 +226,9 @@ func (l *load) measure(ctx context.Context) (m measurement, err error) {
 		return m, err
 	}
 	l.setPhase("collecting")
+	if err := profiled(); err != nil {
+		return m, err
+	}
 	// An interrupt must not turn packets on their way into loss.
 	l.poll(context.WithoutCancel(ctx), inFlight, func() bool {
 		p := l.packets()

@@ -45,6 +45,8 @@ type options struct {
 	loads   []shape // of the suite; nil without one
 	runs    int
 	output  string // file for the JSON; "" = standard output
+	profile string // directory for the server's profiles; "" = none
+	pprof   string // base URL of the profiles; "" = what the target announced as admin
 }
 
 // A turnServer is what the command line says of TURN.
@@ -112,6 +114,8 @@ func (o *options) define(f *flag.FlagSet, r *raw) {
 	f.BoolVar(&o.compare, "compare", false, "run the load against two targets in turn and print medians and ratios")
 	f.StringVar(&r.suite, "suite", "", "run a list of loads instead of one: "+suiteNames())
 	f.IntVar(&o.runs, "runs", 0, "runs of each load against each target, of which the median counts; 0 = 5 with -compare or -suite, otherwise 1")
+	f.StringVar(&o.profile, "profile", "", "directory for CPU, allocation and mutex profiles of the server, taken of the time measured")
+	f.StringVar(&o.pprof, "pprof", "", "base URL of the server's /debug/pprof; a started target announces it as admin")
 	f.StringVar(&o.output, "json", "", "file for the JSON; with -compare, -suite or -runs a table is printed")
 }
 

@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
+	"runtime"
 	"strings"
 	"time"
 
@@ -98,7 +99,7 @@ func (s *Server) handler() http.Handler {
 		"/debug/pprof/": pprof.Index, "/debug/pprof/cmdline": pprof.Cmdline, "/debug/pprof/profile": pprof.Profile,
 		"/debug/pprof/symbol": pprof.Symbol, "/debug/pprof/trace": pprof.Trace,
 	} {
-		mux.HandleFunc(path, sameSite(profile))
+		mux.HandleFunc(path, sameSite(contended(profile)))
 	}
 	return mux
 }
@@ -113,6 +114,22 @@ func sameSite(next http.HandlerFunc) http.HandlerFunc {
 		default:
 			say(w, http.StatusForbidden, "not for pages of other sites")
 		}
+	}
+}
+
+// mutexFraction is how many contended mutexes there are for each that is looked
+// at while a profile of them is taken.
+const mutexFraction = 10
+
+// contended makes the runtime look at contended mutexes while a profile of them
+// is taken over some seconds: at other times that would cost for nothing.
+func contended(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/mutex") && r.FormValue("seconds") != "" {
+			runtime.SetMutexProfileFraction(mutexFraction)
+			defer runtime.SetMutexProfileFraction(0)
+		}
+		next(w, r)
 	}
 }
 

@@ -23,7 +23,7 @@ func sample() Status {
 		Certificate: Certificate{Source: "acme", Names: []string{"chat.example.com"}, Ready: true, Issuer: "R11", NotAfter: time.Unix(1700000000, 0).UTC(), DaysLeft: 3, Error: "no <route>"},
 		Upstreams:   []Upstream{{URL: "http://127.0.0.1:8065", Error: "connection refused"}},
 		WebSockets:  7,
-		Media:       Media{Enabled: true, Calls: 1, Sessions: 2, Paths: map[string]int{"udp": 1, "relay": 1}},
+		Media:       Media{Enabled: true, Addresses: []string{"203.0.113.5:8443"}, Calls: 1, Sessions: 2, Paths: map[string]int{"udp": 1, "relay": 1}},
 		TURN:        TURN{Enabled: true, Allocations: map[string]int{"tls": 1}},
 	}
 }

@@ -61,9 +61,25 @@ func checkRTCD(ctx context.Context, t *Target) result {
 	return passed("the rtcd API is %s", v.BuildVersion)
 }
 
+// A way is how the two participants of a call reach the media server.
+type way struct {
+	peer.Path
+	shared bool // on the UDP port that TURN has too
+}
+
 // checkCall makes a call of two participants over a path, in which each has to
 // hear the other.
 func checkCall(path peer.Path) func(context.Context, *Target) result {
+	return checkWay(way{Path: path})
+}
+
+// checkSharedUDP is checkCall for those whose firewall lets out no UDP but to
+// the port of listen.udp.
+func checkSharedUDP(ctx context.Context, t *Target) result {
+	return checkWay(way{Path: peer.UDP, shared: true})(ctx, t)
+}
+
+func checkWay(path way) func(context.Context, *Target) result {
 	return func(ctx context.Context, t *Target) result {
 		if r, off := t.noCall(path); off {
 			return r
@@ -96,7 +112,7 @@ func (t *Target) link(ctx context.Context) (mux *peer.Mux, done func(), err erro
 
 // joinAlone lets one participant join over path, which takes ICE and DTLS both
 // ways.
-func (t *Target) joinAlone(ctx context.Context, mux *peer.Mux, path peer.Path) result {
+func (t *Target) joinAlone(ctx context.Context, mux *peer.Mux, path way) result {
 	p, err := peer.Join(ctx, mux, t.participant(peer.NewID(), path))
 	if err != nil {
 		return t.explainCall(path, err)
@@ -106,17 +122,19 @@ func (t *Target) joinAlone(ctx context.Context, mux *peer.Mux, path peer.Path) r
 }
 
 // noCall says why there can be no call over path, if so.
-func (t *Target) noCall(path peer.Path) (r result, off bool) {
+func (t *Target) noCall(path way) (r result, off bool) {
 	switch {
 	case t.APIURL == "":
 		return skipped("there is no media server of ours: sfu.mode is not rtcd").todo("sfu.mode: rtcd serves calls"), true
 	case t.ClientID == "":
 		return skipped("no client of the rtcd API is known by its key").
 			todo("sfu.api.clients names one; clients that registered themselves are known to the Calls plugin only"), true
-	case path == peer.TCP && t.MediaTCP == "":
+	case path.Path == peer.TCP && t.MediaTCP == "":
 		return skipped("sfu.tcp is off").todo("sfu.tcp: \":8443\" serves users without UDP"), true
-	case path >= peer.TURNUDP:
-		return t.noTURN(path)
+	case path.shared && t.UDPAddress == "":
+		return skipped("listen.udp is off").todo("listen.udp: \":443\" serves users whose firewall lets UDP 443 out only"), true
+	case path.Path >= peer.TURNUDP:
+		return t.noTURN(path.Path)
 	}
 	return result{}, false
 }
@@ -134,7 +152,7 @@ func (t *Target) explainLink(err error) result {
 
 // converse lets two participants join and hear each other. It returns those who
 // are still in the call.
-func (t *Target) converse(ctx context.Context, mux *peer.Mux, path peer.Path) ([]*peer.Peer, result) {
+func (t *Target) converse(ctx context.Context, mux *peer.Mux, path way) ([]*peer.Peer, result) {
 	var pair [2]*peer.Peer
 	joins, joinCtx := errgroup.WithContext(ctx)
 	call := peer.NewID()
@@ -162,21 +180,21 @@ func (t *Target) converse(ctx context.Context, mux *peer.Mux, path peer.Path) ([
 		return joined, failed("two participants joined, but no audio came: %v", reason(err)).
 			todo("look into Sallyport's log; host.udp-buffers and the load of the machine matter")
 	}
-	way, err := pair[0].Selected()
-	if err != nil || way.Path != path {
-		return joined, failed("the audio took another path: %s", way).todo("look into Sallyport's log")
+	taken, err := pair[0].Selected()
+	if err != nil || taken.Path != path.Path {
+		return joined, failed("the audio took another path: %s", taken).todo("look into Sallyport's log")
 	}
 	latency := pair[0].Tracks()[0].Stats().Latency
 	return joined, passed("two participants heard each other via %s: joined in %s, audio under way for %s",
-		way.Remote, ms(pair[0].JoinTime()), ms(latency.Percentile(.5)))
+		taken.Remote, ms(pair[0].JoinTime()), ms(latency.Percentile(.5)))
 }
 
 // participant is one of the two; nothing it does is seen by others.
-func (t *Target) participant(call string, path peer.Path) peer.Config {
-	c := peer.Config{Call: call, Channel: call, Path: path}
-	switch path {
-	case peer.TCP: // the HTTPS port takes ICE-TCP too: it must not hide a blocked media port
-		if n, err := strconv.ParseUint(portOf(t.MediaTCP), 10, 16); err == nil {
+func (t *Target) participant(call string, path way) peer.Config {
+	c := peer.Config{Call: call, Channel: call, Path: path.Path}
+	switch path.Path {
+	case peer.UDP, peer.TCP: // one open port must not hide that another is blocked
+		if n, err := strconv.ParseUint(portOf(t.mediaPort(path)), 10, 16); err == nil {
 			c.Port = uint16(n)
 		}
 	case peer.TURNUDP:
@@ -188,6 +206,17 @@ func (t *Target) participant(call string, path peer.Path) peer.Config {
 		c.DialTURN = t.dialRelay
 	}
 	return c
+}
+
+// mediaPort is where direct media goes, host:port.
+func (t *Target) mediaPort(path way) string {
+	switch {
+	case path.shared:
+		return t.UDPAddress
+	case path.Path == peer.TCP:
+		return t.MediaTCP
+	}
+	return t.MediaUDP
 }
 
 func (t *Target) iceServer(url string) []peer.ICEServer {
@@ -225,16 +254,19 @@ func leave(ctx context.Context, p *peer.Peer) {
 }
 
 // explainCall says why two participants did not get into the call.
-func (t *Target) explainCall(path peer.Path, err error) result {
+func (t *Target) explainCall(path way, err error) result {
 	switch {
 	case errors.Is(err, peer.ErrNoRelay):
 		return failed("no call over %s: TURN gives no relay address", path).todo("see turn.udp, turn.tcp and turn.tls")
 	case errors.Is(err, peer.ErrEnded):
 		return failed("no call over %s: the server ended it", path).todo("a draining Sallyport refuses calls: see process.ready and its log")
-	case timeout(err) && path == peer.UDP:
+	case timeout(err) && path.shared:
+		return failed("no call over udp on the port of TURN: no media connection").
+			todo("open UDP %s, listen.udp; the addresses that Sallyport tells must be reachable from here: sfu.advertise", portOf(t.UDPAddress))
+	case timeout(err) && path.Path == peer.UDP:
 		return failed("no call over udp: no media connection").
 			todo("open UDP %s, sfu.udp; the addresses that Sallyport tells must be reachable from here: sfu.advertise", portOf(t.MediaUDP))
-	case timeout(err) && path == peer.TCP:
+	case timeout(err) && path.Path == peer.TCP:
 		return failed("no call over tcp: no media connection").
 			todo("open TCP %s, sfu.tcp; the addresses that Sallyport tells must be reachable from here: sfu.advertise", portOf(t.MediaTCP))
 	case timeout(err):

@@ -34,7 +34,7 @@ type Target struct {
 	HTTPSAddress string
 	// HTTPAddress is the host:port that redirects to HTTPS; empty: off.
 	HTTPAddress string
-	// UDPAddress is the host:port of TURN/UDP; empty: off.
+	// UDPAddress is the host:port of TURN/UDP and direct media; empty: off.
 	UDPAddress string
 	// MediaUDP and MediaTCP are media sockets of the SFU as TURN clients name
 	// them, host:port. An empty host means that of HTTPSAddress. Empty: no SFU
@@ -119,6 +119,7 @@ func checks() []check {
 		{groupRelay, "turn.closed-relay", checkLimit, checkClosedRelay},
 		{groupCalls, "rtcd.version", checkLimit, checkRTCD},
 		{groupCalls, "call.udp", callLimit, checkCall(peer.UDP)},
+		{groupCalls, "call.shared-udp", callLimit, checkSharedUDP},
 		{groupCalls, "call.tcp", callLimit, checkCall(peer.TCP)},
 		{groupCalls, "call.turn-tls", callLimit, checkCall(peer.TURNTLS)},
 		{groupHost, "host.fds", checkLimit, checkFiles},

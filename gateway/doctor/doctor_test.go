@@ -25,7 +25,7 @@ func TestHealthy(t *testing.T) {
 	in.target.AdminURL = admin
 	var report doctor.Report
 	noLeak(t, func() { report = doctor.Run(t.Context(), in.target) })
-	if len(report.Checks) != len(doctor.IDs()) || len(report.Checks) != 22 {
+	if len(report.Checks) != len(doctor.IDs()) || len(report.Checks) != 23 {
 		t.Errorf("%d checks", len(report.Checks))
 	}
 	for i, c := range report.Checks {
@@ -41,6 +41,8 @@ func TestHealthy(t *testing.T) {
 		"rtcd.version":    "v1.2.6+sallyport.0.0.0-test",
 		"proxy.ping":      "HTTP/2.0",
 		"turn.tls":        "a participant joined",
+		"call.udp":        "heard each other via " + in.target.MediaUDP,
+		"call.shared-udp": "heard each other via " + in.target.UDPAddress,
 		"call.tcp":        "heard each other via " + in.target.MediaTCP,
 	} {
 		if got := find(t, report, id); !strings.Contains(got.Text, want) {
@@ -187,9 +189,11 @@ func mediaFaults() []fault {
 		}},
 		{name: "client-wrong-key", spoil: func(_ *testing.T, in *installation) { in.target.ClientKey = strings.Repeat("x", 40) }},
 		{name: "client-unknown", only: "call.", spoil: noClient},
+		{name: "udp-off", only: "call.shared-udp", spoil: func(_ *testing.T, in *installation) { in.target.UDPAddress = "" },
+			setup: setup{config: func(c *gateway.Config) { c.Listen.UDP = "" }}},
 		{name: "tcp-off", only: "call.tcp", spoil: func(_ *testing.T, in *installation) { in.target.MediaTCP = "" },
 			setup: setup{config: func(c *gateway.Config) { c.SFU.TCP = "" }}},
-		{name: "media-unreachable", only: "call.udp,call.tcp",
+		{name: "media-unreachable", only: "call.udp,call.shared-udp,call.tcp",
 			setup: setup{config: func(c *gateway.Config) { c.SFU.Advertise = []string{"127.0.0.2/127.0.0.1"} }},
 			spoil: func(t *testing.T, in *installation) { in.target.APIURL = hideCandidates(t, in.target.APIURL) }},
 	}

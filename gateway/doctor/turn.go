@@ -50,10 +50,10 @@ func checkTURN(path peer.Path) func(context.Context, *Target) result {
 // nobody who is not in a call, so a participant has to join; without the means
 // to do that, the relay is asked for permission, which is the better half.
 func (t *Target) throughRelay(ctx context.Context, path peer.Path, allocated turn.ProbeResult) result {
-	if _, off := t.noCall(path); !off {
+	if _, off := t.noCall(way{Path: path}); !off {
 		if mux, done, err := t.link(ctx); err == nil {
 			defer done()
-			return t.joinAlone(ctx, mux, path)
+			return t.joinAlone(ctx, mux, way{Path: path})
 		}
 	}
 	media, err := t.mediaPeer(ctx)
@@ -116,7 +116,7 @@ func (t *Target) explainTURN(path peer.Path, p turn.ProbeTarget, got turn.ProbeR
 			todo("turn.relay_to must contain sfu; if %s is not its address, correct sfu.advertise", p.Peer)
 	case path == peer.TURNUDP && (timeout(err) || strings.Contains(text, "refused") || strings.Contains(text, hungUp)):
 		return failed("no answer from %s over UDP", p.Address).
-			todo("open UDP port %s in every firewall on the way; if listen.udp has changed, restart Sallyport", portOf(p.Address))
+			todo("open UDP port %s in every firewall on the way; if listen.udp or turn.enabled has changed, restart Sallyport", portOf(p.Address))
 	case path == peer.TURNTLS && isTLS(err):
 		return noHandshake(err, t)
 	case strings.Contains(text, hungUp):

@@ -28,6 +28,8 @@ type Config struct {
 	Port uint16
 	// LocalIP, if valid, is the only local address that media uses.
 	LocalIP netip.Addr
+	// IPv6 makes the peer use its IPv6 addresses instead of its IPv4 addresses.
+	IPv6 bool
 	// ICEServers are the TURN servers of the TURN paths.
 	ICEServers []ICEServer
 	// DialTURN opens the stream to a TURN server on the paths TURNTCP and

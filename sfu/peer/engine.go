@@ -119,15 +119,19 @@ func settings(c *Config) webrtc.SettingEngine {
 		local := net.IP(c.LocalIP.Unmap().AsSlice())
 		e.SetIPFilter(local.Equal)
 	}
+	udp, tcp := webrtc.NetworkTypeUDP4, webrtc.NetworkTypeTCP4
+	if c.IPv6 {
+		udp, tcp = webrtc.NetworkTypeUDP6, webrtc.NetworkTypeTCP6
+	}
 	switch c.Path {
 	case Auto:
-		e.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeTCP4})
+		e.SetNetworkTypes([]webrtc.NetworkType{udp, tcp})
 	case TCP:
-		e.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeTCP4})
+		e.SetNetworkTypes([]webrtc.NetworkType{tcp})
 	default:
 		// Even with a relay-only policy pion dials every TCP candidate it gets.
 		e.DisableActiveTCP(true)
-		e.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
+		e.SetNetworkTypes([]webrtc.NetworkType{udp})
 	}
 	c.SRTP.offer(&e)
 	if c.tally != nil {

@@ -96,6 +96,7 @@ type filter struct {
 	path Path
 	port uint16 // 0 = any
 	none bool   // none at all
+	ipv6 bool   // IPv6 only
 }
 
 // ours returns the filter of the peer's own candidates. A server that knows them
@@ -111,6 +112,9 @@ func (f filter) allows(candidate string) bool {
 		return false
 	}
 	if f.port != 0 && fields[5] != strconv.Itoa(int(f.port)) {
+		return false
+	}
+	if f.ipv6 && !strings.Contains(fields[4], ":") {
 		return false
 	}
 	tcp := strings.EqualFold(fields[2], "tcp")

@@ -182,7 +182,9 @@ func (p *Peer) rtc(k wire.Kind, data []byte) error {
 	return p.mux.link.Send(wire.Envelope{Type: wire.TypeRTC, Message: wire.Message{Session: p.config.Session, Kind: k, Data: data}})
 }
 
-func (p *Peer) filter() filter { return filter{path: p.config.Path, port: p.config.Port} }
+func (p *Peer) filter() filter {
+	return filter{path: p.config.Path, port: p.config.Port, ipv6: p.config.IPv6}
+}
 
 // addCandidate tells ICE a candidate of the server, if it is on the path.
 func (p *Peer) addCandidate(c wire.Candidate) error {

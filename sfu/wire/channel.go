@@ -45,7 +45,7 @@ type Media struct {
 }
 
 // DecodeChannel reads a binary message of the data channel. It accepts numbers
-// of any integer or float type and descriptions of up to 256 KiB inflated.
+// of any integer or float type and descriptions of up to 1 MiB inflated.
 func DecodeChannel(b []byte) (ChannelMessage, error) {
 	t, b, err := msgp.ReadInt64Bytes(b)
 	if err != nil {

@@ -132,10 +132,10 @@ func TestInflatingIsBounded(t *testing.T) {
 		return []byte(s)
 	}
 	if _, err := DecodeChannel(packed(t, body(maxJSON))); err != nil {
-		t.Errorf("a description of 256 KiB is refused: %v", err)
+		t.Errorf("a description of 1 MiB is refused: %v", err)
 	}
 	if _, err := DecodeChannel(packed(t, body(maxJSON+1))); err == nil {
-		t.Error("a description of more than 256 KiB is accepted")
+		t.Error("a description of more than 1 MiB is accepted")
 	}
 
 	var bomb bytes.Buffer

@@ -9,7 +9,7 @@ import (
 
 // maxJSON bounds the JSON text of one message. Browsers' descriptions are
 // limited to 64 KiB on their way through Mattermost; ours may be longer.
-const maxJSON = 256 << 10
+const maxJSON = 1 << 20
 
 // A Description is an SDP offer or answer.
 type Description struct {

@@ -1,0 +1,2 @@
+// Package batch has UDP sockets for many small datagrams.
+package batch

@@ -1,0 +1,163 @@
+package sfu
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sallyport/sfu/internal/batch"
+)
+
+// sharedBacklog is how many datagrams wait for a reader of a SharedConn that
+// calls ReadFrom.
+const sharedBacklog = 1024
+
+// A SharedError says that a socket of the shared port could not be opened.
+type SharedError struct{ Err error }
+
+// Error implements error.
+func (e *SharedError) Error() string { return "open shared UDP port: " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *SharedError) Unwrap() error { return e.Err }
+
+// A SharedConn is what the SFU leaves of the datagrams of one socket on the
+// shared UDP port: those of TURN clients, and Binding requests that are no
+// session's. It is the net.PacketConn of a TURN server.
+//
+//	kernel socket ─ mux reader ─┬─ STUN of a session, DTLS, RTP ─> session
+//	                            └─ other STUN, ChannelData ──────> SharedConn
+//
+// The kernel socket belongs to the SFU: closing a SharedConn only ends what is
+// given to it. Before a Server runs nothing is.
+type SharedConn struct {
+	udp   *net.UDPConn
+	local netip.AddrPort
+	ice   bool // the SFU uses the socket too: clients may be told of it
+
+	take atomic.Pointer[func([]byte, netip.AddrPort)] // of Receive
+	in   *queue                                       // until there is that
+	done chan struct{}
+	once sync.Once
+}
+
+// Receive calls take for each datagram until c is closed, then returns. take
+// runs on the goroutine that reads the socket: it must neither block nor keep
+// its first argument. Nothing comes from ReadFrom meanwhile.
+func (c *SharedConn) Receive(take func(p []byte, from netip.AddrPort)) {
+	c.take.Store(&take)
+	<-c.done
+	c.take.Store(nil)
+}
+
+// give hands over a datagram and reports whether somebody had room for it.
+func (c *SharedConn) give(p []byte, from netip.AddrPort) bool {
+	if take := c.take.Load(); take != nil {
+		(*take)(p, from)
+		return true
+	}
+	return c.in.pushFrom(p, from)
+}
+
+// ReadFrom returns the next datagram; when they are not fetched the oldest are
+// lost. It implements net.PacketConn.
+func (c *SharedConn) ReadFrom(p []byte) (int, net.Addr, error) {
+	n, from, err := c.in.popFrom(p)
+	if err != nil {
+		return 0, nil, err
+	}
+	return n, net.UDPAddrFromAddrPort(from), nil
+}
+
+// WriteTo sends p from the shared port. It implements net.PacketConn.
+func (c *SharedConn) WriteTo(p []byte, to net.Addr) (int, error) {
+	return c.WriteToUDPAddrPort(p, localAddrPort(to))
+}
+
+// WriteToUDPAddrPort is WriteTo with the destination as a value.
+func (c *SharedConn) WriteToUDPAddrPort(p []byte, to netip.AddrPort) (int, error) {
+	return c.udp.WriteToUDPAddrPort(p, to)
+}
+
+// Close ends Receive and ReadFrom; what comes from then on is lost. It
+// implements net.PacketConn.
+func (c *SharedConn) Close() error {
+	c.once.Do(func() {
+		close(c.done)
+		c.in.close()
+	})
+	return nil
+}
+
+// LocalAddr is where the socket is bound. It implements net.PacketConn.
+func (c *SharedConn) LocalAddr() net.Addr { return net.UDPAddrFromAddrPort(c.local) }
+
+// SetDeadline does nothing: reads end with Close and writes do not block. It
+// implements net.PacketConn.
+func (c *SharedConn) SetDeadline(time.Time) error { return nil }
+
+// SetReadDeadline is like SetDeadline.
+func (c *SharedConn) SetReadDeadline(time.Time) error { return nil }
+
+// SetWriteDeadline is like SetDeadline.
+func (c *SharedConn) SetWriteDeadline(time.Time) error { return nil }
+
+// openShared opens the shared port: one socket on each address that clients may
+// be told of, because an answer must leave from the address the question came
+// to, on loopback, and one for all other addresses that the machine has or will
+// have. On systems where those cannot be open at once there is only the last,
+// which the SFU does not use.
+func (s *Sockets) openShared(listen string, cfg Config) error {
+	if listen == "" {
+		return nil
+	}
+	at, err := listenAddress("listen.udp", listen)
+	if err != nil {
+		return err
+	}
+	if !at.Addr().IsUnspecified() {
+		return s.addShared(at, cfg, batch.ListenFirst)
+	}
+	if err := s.addShared(at, cfg, batch.ListenFirst); err != nil || !batch.CanShare {
+		return err
+	}
+	port := s.shared[0].local.Port()
+	ips, err := usefulAddresses(cfg.IPv6)
+	if err != nil {
+		return fmt.Errorf("list local addresses: %w", err)
+	}
+	for _, ip := range append(ips, netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()) {
+		open := slices.ContainsFunc(s.shared, func(c *SharedConn) bool { return c.local.Addr() == ip })
+		if open || at.Addr().Is4() && ip.Is6() { // 0.0.0.0 is no IPv6
+			continue
+		}
+		err := s.addShared(netip.AddrPortFrom(ip, port), cfg, batch.ListenBeside)
+		if err != nil && !ip.IsLoopback() { // the socket for all others has loopback too
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Sockets) addShared(at netip.AddrPort, cfg Config, listen func(netip.AddrPort) (*net.UDPConn, error)) error {
+	udp, err := listen(at)
+	if err != nil {
+		return &SharedError{err}
+	}
+	enlarge(udp)
+	local := localAddrPort(udp.LocalAddr())
+	ip := local.Addr()
+	s.shared = append(s.shared, &SharedConn{
+		udp: udp, local: local, in: newQueue(sharedBacklog), done: make(chan struct{}),
+		ice: slices.Contains(s.book.locals, ip) && s.book.useful(ip) && (ip.Is4() || cfg.IPv6),
+	})
+	return nil
+}
+
+// Shared lists what the SFU leaves of the shared port, one for each socket. The
+// first is the one for all addresses, if the port was opened without a host.
+func (s *Sockets) Shared() []*SharedConn { return slices.Clone(s.shared) }
