@@ -17,7 +17,7 @@ import (
 // on until then.
 func TestALayerBeginsWithItsKeyFrame(t *testing.T) {
 	low, high := &encoding{rank: 0}, &encoding{rank: 1}
-	l := newLane(t, srtp.AEADAES128GCM)
+	l := newLeg(t, srtp.AEADAES128GCM)
 	c := &choice{target: low, decideAt: time.Now().Add(time.Hour)}
 	d := &down{choice: c}
 	o := l.stream(&outgoing{ssrc: 7})

@@ -49,8 +49,11 @@ type encoding struct {
 	newest  uint16         // highest sequence number
 	numbers vp8.Descriptor // of the last packet that had any
 
-	mu   sync.Mutex // guards the following
-	rate rate.Window
+	mu    sync.Mutex // guards the following
+	rate  rate.Window
+	time  uint32        // RTP timestamp of the newest frame
+	begin time.Time     // when that began
+	every time.Duration // usually between two frames
 }
 
 // layered reports whether u can be a layer. Only VP8 comes in several encodings
@@ -136,6 +139,28 @@ func (e *encoding) measure(now time.Time) (bitrate int, last time.Time) {
 	return e.rate.Rate(now), e.rate.Last()
 }
 
+// count notes a packet.
+func (e *encoding) count(p *received) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.rate.Add(p.at, p.size)
+	if int32(p.Time-e.time) <= 0 && !e.begin.IsZero() {
+		return // of the same frame, or late
+	}
+	if gap := p.at.Sub(e.begin); gap < longPause { // else the screen stood still
+		e.every += (gap - e.every) / 8
+	}
+	e.time, e.begin = p.Time, p.at
+}
+
+// patience is how long the layer may be silent while lower ones are not before it
+// counts as ended.
+func (e *encoding) patience() time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return min(max(3*e.every, deadAfter), longPause)
+}
+
 // forward gives packets of the layer to the receivers that want it. It needs the
 // up's mu, and reports whether there are any receivers.
 func (e *encoding) forward(out *outbox, run []received) bool {
@@ -161,10 +186,7 @@ func (e *encoding) forward(out *outbox, run []received) bool {
 
 // look reads from a packet what all receivers need to know of it.
 func (e *encoding) look(p *received) layerPacket {
-	e.mu.Lock()
-	e.rate.Add(p.at, p.size)
-	e.mu.Unlock()
-
+	e.count(p)
 	in := layerPacket{received: *p, from: e, fresh: !e.begun || int16(p.Seq-e.newest) > 0}
 	if in.fresh {
 		e.begun, e.newest = true, p.Seq

@@ -74,9 +74,6 @@ func newMedia(s *Session) *media {
 	return &media{session: s, sender: rand.Uint32(), sources: map[uint32]*incoming{}, downs: map[*down]struct{}{}, unread: map[uint32]struct{}{}}
 }
 
-// isRTP tells RTP from RTCP, on what is one of the two (RFC 5761 §4).
-func isRTP(p []byte) bool { return len(p) >= 12 && (p[1]&0x7F < 64 || p[1]&0x7F > 95) }
-
 // media implements mediaTap.
 func (m *media) media(r *reader, p []byte) bool {
 	if !isRTP(p) {

@@ -27,7 +27,7 @@ type speaker struct {
 // newSpeaker makes one who publishes an announced track of a class.
 func newSpeaker(t testing.TB, srv *Server, profile srtp.Profile, class string) *speaker {
 	t.Helper()
-	l := addLane(t, srv, profile, "speaker")
+	l := addLeg(t, srv, profile, "speaker")
 	s := &speaker{srv: srv, media: l.media, from: localAddrPort(l.conn.LocalAddr()), reader: srv.mux.newReader(), buf: make([]byte, 0, maxDatagram), body: make([]byte, 80)}
 	s.media.in = l.keys // what it sends with: the test plays both ends
 	var err error
@@ -60,8 +60,8 @@ func (s *speaker) says(t testing.TB, packets int) {
 	}
 }
 
-// hears makes the lane a receiver of the speaker.
-func (l *lane) hears(s *speaker, ssrc uint32) *down {
+// hears makes the leg a receiver of the speaker.
+func (l *leg) hears(s *speaker, ssrc uint32) *down {
 	l.t.Helper()
 	d := &down{up: s.up, session: l.media.session, lost: l.srv.metrics.errors.WithLabelValues("g", "rtp")}
 	d.bound.Store(l.stream(&outgoing{ssrc: ssrc, kind: 111, level: 3}))
@@ -75,17 +75,17 @@ func (l *lane) hears(s *speaker, ssrc uint32) *down {
 func TestTheWayOfAPacket(t *testing.T) {
 	for _, profile := range []srtp.Profile{srtp.AEADAES128GCM, srtp.AES128CMSHA1x80} {
 		t.Run(fmt.Sprint(profile), func(t *testing.T) {
-			first := newLane(t, profile)
+			first := newLeg(t, profile)
 			s := newSpeaker(t, first.srv, profile, classVoice)
-			lanes := []*lane{first}
+			legs := []*leg{first}
 			for i := range 4 {
-				lanes = append(lanes, addLane(t, first.srv, profile, fmt.Sprint("receiver", i)))
+				legs = append(legs, addLeg(t, first.srv, profile, fmt.Sprint("receiver", i)))
 			}
-			for i, l := range lanes {
+			for i, l := range legs {
 				l.hears(s, uint32(100+i))
 			}
 			s.says(t, 3)
-			for i, l := range lanes {
+			for i, l := range legs {
 				for seq := uint16(1); seq <= 3; seq++ {
 					p, ok := l.next()
 					level := p.Extension(3)
@@ -103,7 +103,7 @@ func TestTheWayOfAPacket(t *testing.T) {
 
 // What is not authentic, or came before, goes nowhere.
 func TestForgeriesAndReplaysAreDropped(t *testing.T) {
-	l := newLane(t, srtp.AEADAES128GCM)
+	l := newLeg(t, srtp.AEADAES128GCM)
 	s := newSpeaker(t, l.srv, srtp.AEADAES128GCM, classVoice)
 	l.hears(s, 100)
 	s.says(t, 1)
@@ -135,7 +135,7 @@ func TestForgeriesAndReplaysAreDropped(t *testing.T) {
 
 // TestAMutedVoiceIsNotForwarded: from the mute on, and again after.
 func TestAMutedVoiceIsNotForwarded(t *testing.T) {
-	l := newLane(t, srtp.AEADAES128GCM)
+	l := newLeg(t, srtp.AEADAES128GCM)
 	s := newSpeaker(t, l.srv, srtp.AEADAES128GCM, classVoice)
 	l.hears(s, 100)
 	for i, on := range []bool{true, false, true} {
@@ -150,7 +150,7 @@ func TestAMutedVoiceIsNotForwarded(t *testing.T) {
 // A speaker whose path changes is heard by two readers at a time: nothing is lost,
 // and nothing is sent twice.
 func TestTwoReadersAtATime(t *testing.T) {
-	l := newLane(t, srtp.AEADAES128GCM)
+	l := newLeg(t, srtp.AEADAES128GCM)
 	s := newSpeaker(t, l.srv, srtp.AEADAES128GCM, classVoice)
 	l.hears(s, 100)
 	one, two := s.reader, s.srv.mux.newReader()
@@ -177,15 +177,15 @@ func TestTwoReadersAtATime(t *testing.T) {
 // TestOthersAreNotHeldUp: one receiver has gone, one has no way, one never reads;
 // the others get everything at once.
 func TestOthersAreNotHeldUp(t *testing.T) {
-	good := newLane(t, srtp.AEADAES128GCM)
+	good := newLeg(t, srtp.AEADAES128GCM)
 	s := newSpeaker(t, good.srv, srtp.AEADAES128GCM, classVoice)
-	gone := addLane(t, good.srv, srtp.AEADAES128GCM, "gone")
-	lost := addLane(t, good.srv, srtp.AEADAES128GCM, "lost")
-	full := addLane(t, good.srv, srtp.AEADAES128GCM, "full")
+	gone := addLeg(t, good.srv, srtp.AEADAES128GCM, "gone")
+	lost := addLeg(t, good.srv, srtp.AEADAES128GCM, "lost")
+	full := addLeg(t, good.srv, srtp.AEADAES128GCM, "full")
 	if err := full.conn.SetReadBuffer(1); err != nil {
 		t.Fatal(err)
 	}
-	for i, l := range []*lane{gone, lost, full, good} {
+	for i, l := range []*leg{gone, lost, full, good} {
 		l.hears(s, uint32(100+i))
 	}
 	s.says(t, 10)
@@ -206,11 +206,11 @@ func TestOthersAreNotHeldUp(t *testing.T) {
 func BenchmarkForward(b *testing.B) {
 	for _, profile := range []srtp.Profile{srtp.AEADAES128GCM, srtp.AES128CMSHA1x80} {
 		b.Run(fmt.Sprint(profile), func(b *testing.B) {
-			first := newLane(b, profile)
+			first := newLeg(b, profile)
 			s := newSpeaker(b, first.srv, profile, classVoice)
 			first.hears(s, 100)
 			for i := range 49 {
-				addLane(b, first.srv, profile, fmt.Sprint("receiver", i)).hears(s, 100)
+				addLeg(b, first.srv, profile, fmt.Sprint("receiver", i)).hears(s, 100)
 			}
 			b.ReportAllocs()
 			for b.Loop() {

@@ -14,8 +14,8 @@ import (
 	"sallyport/sfu/internal/srtp"
 )
 
-// screen makes a video stream on a lane and its down.
-func (l *lane) screen(ssrc uint32) (*down, *outgoing) {
+// screen makes a video stream on a leg and its down.
+func (l *leg) screen(ssrc uint32) (*down, *outgoing) {
 	l.t.Helper()
 	o := l.stream(&outgoing{ssrc: ssrc, kind: 96, number: 5, nack: true})
 	d := &down{up: &up{cache: packetcache.New(cacheBytes, packetcache.Memory)}, session: l.media.session}
@@ -25,7 +25,7 @@ func (l *lane) screen(ssrc uint32) (*down, *outgoing) {
 }
 
 // forwards sends packets of a track to the downs, as they come.
-func (l *lane) forwards(d *down, seqs ...uint16) {
+func (l *leg) forwards(d *down, seqs ...uint16) {
 	for _, seq := range seqs {
 		run := []received{{Packet: rtpheader.Packet{Type: 96, Seq: seq, Time: 3000 * uint32(seq), Payload: bytes.Repeat([]byte{byte(seq)}, 1000)}, at: time.Now()}}
 		d.up.keep(run)
@@ -43,7 +43,7 @@ func nackOf(seqs ...uint16) *rtcp.TransportLayerNack {
 func TestARetransmissionIsTheSamePacket(t *testing.T) {
 	for _, profile := range []srtp.Profile{srtp.AEADAES128GCM, srtp.AES128CMSHA1x80} {
 		t.Run(fmt.Sprint(profile), func(t *testing.T) {
-			l := newLane(t, profile)
+			l := newLeg(t, profile)
 			l.media.path.begin()
 			defer l.media.path.close()
 			d, _ := l.screen(7)
@@ -91,7 +91,7 @@ func TestARetransmissionIsTheSamePacket(t *testing.T) {
 // A packet that differs from what was sent must not go out: here because somebody
 // changed what is remembered of it.
 func TestAChangedRetransmissionIsNotSent(t *testing.T) {
-	l := newLane(t, srtp.AEADAES128GCM)
+	l := newLeg(t, srtp.AEADAES128GCM)
 	d, o := l.screen(7)
 	l.forwards(d, 1, 2, 3)
 	l.all()
@@ -111,7 +111,7 @@ func TestAChangedRetransmissionIsNotSent(t *testing.T) {
 }
 
 func TestRetransmissionsAreBounded(t *testing.T) {
-	l := newLane(t, srtp.AEADAES128GCM)
+	l := newLeg(t, srtp.AEADAES128GCM)
 	d, o := l.screen(7)
 	ask := func(seqs ...uint16) (sent, refused int) {
 		t.Helper()

@@ -10,10 +10,10 @@ import (
 	"sallyport/sfu/internal/srtp"
 )
 
-// A lane is the way from the fan-out to one receiver over real sockets, with
+// A leg is the way from the fan-out to one receiver over real sockets, with
 // nothing of pion: what the SFU encrypts comes out of conn, and is opened with the
 // receiver's keys.
-type lane struct {
+type leg struct {
 	t     testing.TB
 	srv   *Server
 	out   *outbox
@@ -25,8 +25,8 @@ type lane struct {
 	raw   []byte // the last packet as it came, encrypted
 }
 
-// newLane makes a server and a receiver of it.
-func newLane(t testing.TB, profile srtp.Profile) *lane {
+// newLeg makes a server and a receiver of it.
+func newLeg(t testing.TB, profile srtp.Profile) *leg {
 	t.Helper()
 	socks, err := Listen(Config{UDP: "127.0.0.1:0", TCP: "127.0.0.1:0"})
 	if err != nil {
@@ -37,11 +37,11 @@ func newLane(t testing.TB, profile srtp.Profile) *lane {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = srv.mux.Close() })
-	return addLane(t, srv, profile, "lane")
+	return addLeg(t, srv, profile, "leg")
 }
 
-// addLane makes one more receiver of a server.
-func addLane(t testing.TB, srv *Server, profile srtp.Profile, ufrag string) *lane {
+// addLeg makes one more receiver of a server.
+func addLeg(t testing.TB, srv *Server, profile srtp.Profile, ufrag string) *leg {
 	t.Helper()
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -56,7 +56,7 @@ func addLane(t testing.TB, srv *Server, profile srtp.Profile, ufrag string) *lan
 	if _, err := agent.WriteTo([]byte{1}, conn.LocalAddr()); err != nil {
 		t.Fatal(err)
 	}
-	l := &lane{t: t, srv: srv, out: srv.mux.newOutbox(), conn: conn, opens: map[uint32]*srtp.Opener{}, buf: make([]byte, 2*maxDatagram)}
+	l := &leg{t: t, srv: srv, out: srv.mux.newOutbox(), conn: conn, opens: map[uint32]*srtp.Opener{}, buf: make([]byte, 2*maxDatagram)}
 	if n, err := conn.Read(l.buf); n != 1 || err != nil {
 		t.Fatalf("the path does not carry: %d bytes, %v", n, err)
 	}
@@ -79,7 +79,7 @@ func addLane(t testing.TB, srv *Server, profile srtp.Profile, ufrag string) *lan
 }
 
 // stream makes an outgoing.
-func (l *lane) stream(o *outgoing) *outgoing {
+func (l *leg) stream(o *outgoing) *outgoing {
 	l.t.Helper()
 	keys := l.media.out.Load()
 	o.to, o.overhead = l.media, keys.Profile().Overhead()
@@ -92,7 +92,7 @@ func (l *lane) stream(o *outgoing) *outgoing {
 
 // next returns the next packet that arrives, decrypted; ok is false if none is
 // there.
-func (l *lane) next() (p rtpheader.Packet, ok bool) {
+func (l *leg) next() (p rtpheader.Packet, ok bool) {
 	l.t.Helper()
 	l.out.flush()
 	_ = l.conn.SetReadDeadline(time.Now().Add(time.Second / 5))
@@ -119,7 +119,7 @@ func (l *lane) next() (p rtpheader.Packet, ok bool) {
 }
 
 // all returns the payloads of everything that arrives.
-func (l *lane) all() (payloads []string) {
+func (l *leg) all() (payloads []string) {
 	l.t.Helper()
 	for {
 		p, ok := l.next()
