@@ -58,7 +58,8 @@ func TestNoNonceTwice(t *testing.T) {
 	srv := startServer(t)
 	a := join(t, srv, "call", "alpha", guestOptions{media: browser(t)})
 	n, seen := newNarrow(t, srv), newNonceWatch(t)
-	n.server = seen.see
+	see := seen.see
+	n.server.Store(&see)
 	var w watcher
 	b := join(t, srv, "call", "beta", guestOptions{media: browser(t), packet: w.packet, rewrite: n.rewrite})
 	voice := a.publish(webrtc.MimeTypeOpus, "voice-stream")

@@ -18,7 +18,7 @@ type narrow struct {
 	dropped atomic.Int64
 	passed  atomic.Int64
 	rewrite func(string) string
-	server  func([]byte) // sees what the server sends; set before the first guest
+	server  atomic.Pointer[func([]byte)] // sees what the server sends; nil if nobody does
 }
 
 const narrowQueue = 300 * time.Millisecond
@@ -66,8 +66,8 @@ func newNarrow(t *testing.T, srv *Server) *narrow {
 			if err != nil {
 				return
 			}
-			if n.server != nil {
-				n.server(buf[:k])
+			if see := n.server.Load(); see != nil {
+				(*see)(buf[:k])
 			}
 			now := time.Now()
 			if every := n.dropIn.Load(); every > 0 && i%every == 0 {
