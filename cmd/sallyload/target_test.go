@@ -143,7 +143,7 @@ func TestTURNTemplate(t *testing.T) {
 func TestMedians(t *testing.T) {
 	var runs []*Report
 	for _, us := range []float64{30, 10, 20} {
-		runs = append(runs, &Report{Server: &Server{PerOut: us}})
+		runs = append(runs, &Report{Packets: Packets{Received: 1}, Server: &Server{PerOut: us}})
 	}
 	if m := medianOf(runs); m.CPUPerOut != 20 {
 		t.Errorf("median %v, want 20", m.CPUPerOut)
