@@ -156,6 +156,24 @@ func TestMedians(t *testing.T) {
 	}
 }
 
+// Every load of a suite is one that the flags allow, under a name of its own.
+func TestSuites(t *testing.T) {
+	for name, loads := range suites {
+		seen := map[string]bool{}
+		for _, s := range loads {
+			o := (options{duration: 1, turn: turnServer{urls: "turn:h"}}).load(s)
+			if err := o.validate(); err != nil || seen[s.name] {
+				t.Errorf("%s: %s: %v", name, s.name, err)
+			}
+			seen[s.name] = true
+		}
+	}
+	some, err := suite("standard:TCP,1x50")
+	if err != nil || len(some) != 2 || some[0].name != "1x50x2" || some[1].name != "6x8x2 TCP" {
+		t.Errorf("%v, %v", some, err)
+	}
+}
+
 // At least one participant of a call verifies, and they are spread.
 func TestVerifies(t *testing.T) {
 	for _, x := range []struct {
