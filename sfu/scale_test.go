@@ -118,7 +118,7 @@ func TestComingAndGoingLeavesNothing(t *testing.T) {
 		t.Run("", func(t *testing.T) {
 			var all sync.WaitGroup
 			for i := range together {
-				g := newGuest(t, fmt.Sprintf("visitor%d-%d", round, i), guestOptions{dc: i%2 == 0, tcp: i%5 == 4})
+				g := newGuest(t, fmt.Sprintf("visitor%d-%d", round, i), guestOptions{dc: i%2 == 0, tcp: i%10 == 4})
 				all.Go(func() {
 					g.join(srv, "call")
 					if i == 0 && round%5 == 0 {
@@ -128,6 +128,7 @@ func TestComingAndGoingLeavesNothing(t *testing.T) {
 					if i%2 == 0 {
 						g.sess.Leave()
 					} else {
+						g.ending.Store(true)
 						g.lock() // by now the server has the channel whose end it notices
 						_ = g.pc.Close()
 					}
