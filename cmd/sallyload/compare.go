@@ -13,6 +13,7 @@ import (
 type Comparison struct {
 	Machine string   `json:"machine"` // that sallyload ran on
 	Targets []string `json:"targets"`
+	Names   []string `json:"names"`
 	Loads   []Result `json:"loads"`
 }
 
@@ -52,7 +53,7 @@ type Ratios struct {
 // what else the machine does falls on all of them. An interrupt ends it with
 // what has been measured.
 func compareAll(ctx context.Context, o options, stderr io.Writer) (*Comparison, error) {
-	c := &Comparison{Machine: machine()}
+	c := &Comparison{Machine: machine(), Names: o.names}
 	for _, t := range o.targets {
 		c.Targets = append(c.Targets, t.name)
 	}
@@ -132,7 +133,7 @@ func medianOf(runs []*Report) *Median {
 		return nil
 	}
 	return &Median{
-		CPUPerOut:  median(runs, func(r *Report) float64 { return r.server().PerOut }),
+		CPUPerOut:  median(runs, (*Report).perOut),
 		CPUPercent: median(runs, func(r *Report) float64 { return r.server().CPUPercent }),
 		PerSecond:  median(runs, func(r *Report) float64 { return r.Packets.PerSecond }),
 		Loss:       median(runs, func(r *Report) float64 { return r.Packets.Loss }),
@@ -143,6 +144,14 @@ func medianOf(runs []*Report) *Median {
 		LoadCPU:    median(runs, func(r *Report) float64 { return r.LoadCPU }),
 		Failed:     median(runs, func(r *Report) float64 { return float64(r.Joins.Failed) }),
 	}
+}
+
+// perOut returns 0 where nothing came out.
+func (r *Report) perOut() float64 {
+	if r.Packets.Received == 0 {
+		return 0
+	}
+	return r.server().PerOut
 }
 
 // server returns what the processes spent, zeros if they are not known.

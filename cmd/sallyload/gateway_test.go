@@ -156,12 +156,12 @@ func TestCompare(t *testing.T) {
 	name, flags := gatewayTarget(t)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "out.json")
-	status, stdout, stderr := text(t, append(flags, "-compare", name, name, "-runs", "2", "-calls", "1", "-users", "2", "-unmuted", "1", "-path", "udp",
+	status, stdout, stderr := text(t, append(flags, "-compare", name, name, "-runs", "2", "-names", "one,two", "-calls", "1", "-users", "2", "-unmuted", "1", "-path", "udp",
 		"-duration", "1s", "-json", file, "-profile", dir)...)
 	if status != 0 {
 		t.Fatalf("status %d: %s", status, stderr)
 	}
-	for _, want := range []string{"| 1x2x1 | A |", "| 1x2x1 | B |", "| 1x2x1 | A/B |"} {
+	for _, want := range []string{"| 1x2x1 | one |", "| 1x2x1 | two |", "| 1x2x1 | *ratio* |", "Medians of 2 runs"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("no %q in the table:\n%s", want, stdout)
 		}
