@@ -150,6 +150,16 @@ func TestPaths(t *testing.T) {
 	}
 }
 
+// When a target cannot be measured, what was measured before is still printed.
+func TestCompareFailsLate(t *testing.T) {
+	name, flags := gatewayTarget(t)
+	status, stdout, stderr := text(t, append(flags, "-compare", "-runs", "1", "-calls", "1", "-users", "2", "-unmuted", "1", "-path", "udp",
+		"-duration", "1s", name, "/does/not/exist")...)
+	if status != 1 || !strings.Contains(stderr, "start target") || !strings.Contains(stdout, "| 1x2x1 | A |") {
+		t.Errorf("status %d: %s\n%s", status, stderr, stdout)
+	}
+}
+
 // Two targets get the same load in turn; the JSON has every run, the table the
 // medians, and the profiles are where they were asked for.
 func TestCompare(t *testing.T) {
