@@ -32,7 +32,6 @@ func TestBrowserMatrix(t *testing.T) {
 		t.Run(s.String(), func(t *testing.T) { rig.testSettings(t, s) })
 	}
 	t.Run("a recorder", rig.testRecorder)
-	t.Run("layers", rig.testLayers)
 }
 
 // join is call with settings.

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pion/ice/v2"
 	"github.com/pion/interceptor"
 	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v3"
@@ -155,6 +156,7 @@ func newGuest(t *testing.T, name string, o guestOptions) *guest {
 	if o.tcp {
 		e.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeTCP4})
 	}
+	e.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	e.LoggerFactory = pionLog{discard}
 	if o.settings != nil {
 		o.settings(&e)

@@ -21,7 +21,8 @@ var forbiddenPeers = [][2]string{
 	{"203.0.113.7:8444", "the SFU's address, other port"}, {"203.0.113.5:8443", "the relay's own address"}, {"8.8.8.8:53", "anybody"},
 	{"[::1]:8443", "loopback"}, {"[::]:8443", "unspecified"}, {"[::ffff:127.0.0.1]:8443", "mapped"}, {"[::ffff:203.0.113.7]:8443", "the SFU, mapped"},
 	{"[::127.0.0.1]:8443", "compatible"}, {"[64:ff9b::7f00:1]:8443", "NAT64"}, {"[2002:7f00:1::]:8443", "6to4"}, {"[fe80::1]:8443", "link-local"},
-	{"[fd00:ec2::254]:80", "metadata"}, {"[2001:db8::1]:8443", "anybody"},
+	{"[2001::1]:8443", "Teredo"}, {"[fec0::1]:8443", "site-local"}, {"[ff02::1]:8443", "multicast"}, {"192.88.99.1:8443", "6to4 relay"},
+	{"127.0.0.1:443", "our own port"}, {"0.0.0.0:443", "our own port"}, {"[fd00:ec2::254]:80", "metadata"}, {"[2001:db8::1]:8443", "anybody"},
 }
 
 func TestForbiddenPeers(t *testing.T) {

@@ -120,6 +120,7 @@ func (s *stream) send(b []byte, _ netip.AddrPort) {
 // write sends what send queued, until the connection ends: many frames in one
 // write on TCP; on TLS only if many wait.
 func (s *stream) write() {
+	keepShort(s.conn)
 	for {
 		select {
 		case <-s.wake:
