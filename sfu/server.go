@@ -22,6 +22,7 @@ import (
 var (
 	ErrDraining = errors.New("server is draining")
 	ErrExists   = errors.New("session exists already")
+	ErrFull     = errors.New("too many sessions of this group")
 	ErrInvalid  = errors.New("call, user, session and group must not be empty")
 	ErrNoGroup  = errors.New("group not found")
 	ErrNoCall   = errors.New("call not found")
@@ -94,12 +95,6 @@ type Server struct {
 	count    int
 	draining bool
 	closed   bool
-}
-
-// A group is what belongs to one installation of Mattermost.
-type group struct {
-	calls    map[string]*call
-	sessions map[string]*Session
 }
 
 // New makes a Server on open sockets, which it owns from now on.
@@ -179,7 +174,7 @@ func (s *Server) readvertise() {
 
 // Join makes a session that waits for the participant's first offer. Its
 // participant hears of everything else through sig. The error is ErrInvalid,
-// ErrDraining, or ErrExists if that very session is in that call already. A
+// ErrDraining, ErrFull, or ErrExists if that very session is in that call already. A
 // session of the same name in another call of the group is ended: the
 // participant has moved on.
 func (s *Server) Join(m Member, sig Signal) (*Session, error) {
@@ -201,6 +196,11 @@ func (s *Server) Join(m Member, sig Signal) (*Session, error) {
 		g = &group{calls: map[string]*call{}, sessions: map[string]*Session{}}
 		s.groups[m.Group] = g
 	}
+	if len(g.sessions) >= maxGroupSessions {
+		s.mu.Unlock()
+		return nil, ErrFull
+	}
+	g.forgotten = false
 	c := g.calls[m.Call]
 	if c == nil {
 		c = newCall(m.Call, s.speakers)
@@ -241,6 +241,9 @@ func (s *Server) forget(sess *Session) {
 	}
 	s.count--
 	s.metrics.sessions.WithLabelValues(m.Group).Dec()
+	if len(g.calls) == 0 && g.forgotten {
+		s.metrics.forget(m.Group)
+	}
 }
 
 // find needs s.mu.
