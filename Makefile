@@ -8,6 +8,7 @@ LDFLAGS   := -s -w -X main.release=$(VERSION) -X main.commit=$(COMMIT) -X main.d
 FUZZTIME  ?= 30s
 BENCHTIME ?= 1s
 RUNS      ?= 5
+BENCH      = -runs $(RUNS) -ramp 10ms -warm 3s -duration 10s
 PLATFORMS ?= linux/amd64 linux/arm64
 ARGS      ?=
 # The files of the end-to-end tests, and what they hold, as a pattern for go test -run.
@@ -57,10 +58,10 @@ bench: ## every benchmark (BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -p 1 ./...
 
 bench-sfu: build ## the SFU beside a plain pion one: CPU, latency, loss, memory (RUNS=5; flags: ARGS='-srtp aes-cm')
-	@GO='$(GO)' .ci/bench against standard $(RUNS) artifacts/bench-sfu.json $(ARGS)
+	@GO='$(GO)' AGAINST=baseline .ci/load -suite standard $(BENCH) -json artifacts/bench-sfu.json $(ARGS)
 
 bench-seed: build ## the SFU under the loads that Mattermost publishes figures of (RUNS=5)
-	@GO='$(GO)' .ci/bench alone seed $(RUNS) artifacts/bench-seed.json $(ARGS)
+	@GO='$(GO)' .ci/load -suite seed $(BENCH) -json artifacts/bench-seed.json $(ARGS)
 
 profile: build ## CPU, allocation and mutex profiles under load, flame graphs: artifacts/profile
 	@GO='$(GO)' .ci/profile $(ARGS)
@@ -69,7 +70,7 @@ fuzz: ## every fuzz target, 30 s each (longer: make fuzz FUZZTIME=5m)
 	GO='$(GO)' .ci/fuzz $(FUZZTIME)
 
 load: build ## bin/sallyload against a gateway that is started for it (flags: make load ARGS='-calls 8')
-	.ci/load $(ARGS)
+	@GO='$(GO)' .ci/load $(ARGS)
 
 release: ## static binaries for each of PLATFORMS in dist/, with checksums
 	GO='$(GO)' LDFLAGS='$(LDFLAGS)' .ci/release '$(VERSION)' $(PLATFORMS)

@@ -24,10 +24,10 @@ func (rig *browserRig) testLobby(t *testing.T) {
 	}
 }
 
-// testWebSocketSignalling: the same call without the data channel's offers.
-func (rig *browserRig) testWebSocketSignalling(t *testing.T) {
+// testChannelSignalling: the same call with offers on the data channel.
+func (rig *browserRig) testChannelSignalling(t *testing.T) {
 	join := func(name string) *caller {
-		c := rig.visit(t, browserCommand{Page: name}, url.Values{"name": {name}, "room": {"ws"}, "signaling": {"ws"}})
+		c := rig.visit(t, browserCommand{Page: name}, url.Values{"name": {name}, "room": {"dc"}, "dc": {"1"}})
 		c.click("#join-button")
 		c.wait(`sallyport.state === 'connected'`)
 		return c

@@ -179,7 +179,7 @@ func TestBrowser(t *testing.T) {
 	for _, want := range rig.paths(t) {
 		t.Run("path "+want.id, func(t *testing.T) { rig.testPath(t, want) })
 	}
-	t.Run("signalling over WebSocket", rig.testWebSocketSignalling)
+	t.Run("signalling over the data channel", rig.testChannelSignalling)
 	t.Run("mute", rig.testMute)
 	t.Run("interruption", rig.testInterruption)
 	t.Run("screen", rig.testScreen)

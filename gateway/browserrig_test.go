@@ -200,6 +200,7 @@ type browserCommand struct {
 	Value    string `json:"value,omitempty"`
 	Timeout  int64  `json:"timeout,omitempty"`
 	Dark     bool   `json:"dark,omitempty"`
+	TURN     string `json:"turn,omitempty"`
 	Width    int    `json:"width,omitempty"`
 	Height   int    `json:"height,omitempty"`
 }

@@ -252,6 +252,11 @@ func (c *call) mute(s *Session, muted bool) (heard bool) {
 			heard = heard || u.level != 0
 		}
 	}
+	for other := range c.sessions {
+		if other != s && other.crowded.Load() {
+			other.wake()
+		}
+	}
 	return heard
 }
 

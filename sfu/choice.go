@@ -13,10 +13,12 @@ const (
 	// videoClock is the rate of the RTP timestamps of all video.
 	videoClock = 90000
 	// steerEvery is how often a receiver's layer is reconsidered.
-	steerEvery = 100 * time.Millisecond
-	// deadAfter is when a layer that is silent while a lower one is not counts as
-	// ended: its publisher has too little bandwidth for it.
-	deadAfter = 1500 * time.Millisecond
+	steerEvery = 50 * time.Millisecond
+	// deadAfter is the least time after which a layer that is silent while a lower
+	// one is not counts as ended: its publisher has too little bandwidth for it.
+	// One with few frames has longer, but not more than longPause.
+	deadAfter = 180 * time.Millisecond
+	longPause = 1500 * time.Millisecond
 )
 
 // A chooser says which layer a receiver should get, 0 being the lowest.
@@ -43,8 +45,9 @@ type choice struct {
 	sent     time.Time // when the newest packet went out
 	whole    bool      // that one ended a frame
 	decideAt time.Time
-	probe    bool // send padding as soon as a frame has ended
-	flush    bool // the switch leaves nothing worth repairing behind
+	alone    [3]time.Time // by rank: when lower layers came first after its last packet
+	probe    bool         // send padding as soon as a frame has ended
+	flush    bool         // the switch leaves nothing worth repairing behind
 }
 
 // newChoice begins with the layer the receiver's connection has room for as far
@@ -82,7 +85,7 @@ func (c *choice) decide(now time.Time) {
 	var newest time.Time
 	for i, e := range all {
 		bitrate, last := e.measure(now)
-		if i > 0 && (last.IsZero() || newest.Sub(last) > deadAfter) {
+		if i > 0 && (last.IsZero() || c.ended(e, last, newest)) {
 			break // nor is anything above
 		}
 		if last.After(newest) {
@@ -93,6 +96,21 @@ func (c *choice) decide(now time.Time) {
 	order := c.chooser.Decide(sample)
 	c.probe, c.flush = c.probe || order.Probe, order.Flush
 	c.target = all[min(max(order.Layer, 0), len(sample.Rates)-1)]
+}
+
+// ended reports whether a layer has been silent for too long, last being its last
+// packet and newest the newest of lower layers. Both are silent while a screen
+// stands still, and the lower one may be first to begin again. It needs c.mu once
+// c is in use.
+func (c *choice) ended(e *encoding, last, newest time.Time) bool {
+	if !newest.After(last) {
+		return false
+	}
+	since := &c.alone[e.rank]
+	if !since.After(last) {
+		*since = newest
+	}
+	return newest.Sub(*since) > e.patience()
 }
 
 // forwardLayer sends one packet of a layer if it is the receiver's. Goroutines of

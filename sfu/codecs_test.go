@@ -2,13 +2,17 @@ package sfu
 
 import (
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/pion/sdp/v3"
 	"github.com/pion/webrtc/v3"
+
+	"sallyport/sfu/wire"
 )
 
 const sdpHead = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"
@@ -260,4 +264,43 @@ func TestTrackGoesWhereItsCodecIsAgreed(t *testing.T) {
 		t.Errorf("AV1 is sent on the sections %v: section 1 is for VP8 alone", used)
 	}
 	mine.end()
+}
+
+// TestAnswerToChromium: to its own words, with one section for VP8 in layers and
+// one for AV1.
+func TestAnswerToChromium(t *testing.T) {
+	seed, err := os.ReadFile("testdata/fuzz/FuzzIntake/chromium-av1-section")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var texts []string
+	for line := range strings.Lines(string(seed)) {
+		if quoted, ok := strings.CutPrefix(strings.TrimSpace(line), "string("); ok {
+			text, err := strconv.Unquote(strings.TrimSuffix(quoted, ")"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			texts = append(texts, text)
+		}
+	}
+	m := muteSignal{answers: make(chan wire.Description, 4), closed: make(chan struct{})}
+	s, err := nowhereServer(t).Join(Member{Group: "g", Call: "c", User: "u", Session: "s"}, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Describe(wire.Description{Type: "offer", SDP: texts[0]})
+	<-m.answers
+	s.postWait(func() { s.phase = active })
+	s.Describe(wire.Description{Type: "offer", SDP: texts[2]})
+	answer := (<-m.answers).SDP
+	s.Leave()
+	<-m.closed
+	if diff := cmp.Diff([][]string{{"vp8:96"}, {"av1:45"}}, [][]string{formats(t, answer, "2"), formats(t, answer, "3")}); diff != "" {
+		t.Errorf("codecs of the answer (-want +got):\n%s", diff)
+	}
+	for _, line := range []string{"a=rid:l recv", "a=rid:h recv", "a=fmtp:45 level-idx=5;profile=0;tier=0"} {
+		if !strings.Contains(answer, line+"\r\n") {
+			t.Errorf("the answer lacks %s", line)
+		}
+	}
 }

@@ -179,7 +179,7 @@ func (c *congestion) sample(now time.Time) steer.Sample {
 	}
 	train := c.path.LastTrain()
 	s.Reported = now.Sub(c.path.Reported()) < reportTime
-	s.Sent, s.Loss, s.Queue = c.path.Sent(now), c.path.Loss(now), c.path.Queue(now)
+	s.Sent, s.Loss, s.Queue, s.Overdue = c.path.Sent(now), c.path.Loss(now), c.path.Queue(now), c.path.Overdue(now)
 	s.Capacity, s.Probed = train.Capacity, train.At
 	// Of the estimator only the delay-based half is of use: its loss-based half
 	// counts the unused symbols of a report as lost packets.

@@ -1,6 +1,8 @@
 package sfu
 
 import (
+	"errors"
+	"io"
 	"time"
 
 	"github.com/pion/webrtc/v3"
@@ -12,6 +14,14 @@ import (
 // maxReported bounds the round-trip time and jitter that clients report, in
 // seconds: what is beyond says nothing about a call.
 const maxReported = 60
+
+const (
+	// maxMessage is the longest message of a data channel, what browsers send at
+	// most. Longer ones are dropped. After one of more than keptMessage its memory
+	// goes back to the system.
+	maxMessage  = 64 << 10
+	keptMessage = 8 << 10
+)
 
 // messagesPerSecond and messagesAtOnce limit what of a data channel is looked at:
 // an offer must be inflated, to a thousand times its length perhaps, before
@@ -31,38 +41,70 @@ func (s *Session) open(d *webrtc.DataChannel) {
 		s.end("too many data channels")
 		return
 	}
-	d.OnOpen(func() { s.postWait(func() { s.activate(d) }) })
-	d.OnClose(func() { // a client closes it only with its connection: no need to wait for ICE to fail
-		s.postWait(func() {
-			if s.channel == d {
-				s.end("participant closed the connection")
-			}
-		})
+	d.OnOpen(func() {
+		raw, err := d.Detach()
+		if err != nil || !s.beginTrack() {
+			s.log.Debug("read data channel", "err", err)
+			return
+		}
+		s.postWait(func() { s.activate(d) })
+		go func() {
+			defer s.tracks.Done()
+			s.listen(d, raw)
+		}()
 	})
+}
+
+// A messageReader is a data channel that pion does not read: its own reader would
+// keep 64 KiB for each.
+type messageReader interface {
+	ReadDataChannel(b []byte) (n int, isString bool, err error)
+}
+
+// listen reads a data channel until it is closed. Its buffer holds the longest
+// message there may be, of which most participants never need more than a page.
+func (s *Session) listen(d *webrtc.DataChannel, raw messageReader) {
 	pace := rate.NewLimiter(messagesPerSecond, messagesAtOnce)
-	d.OnMessage(func(m webrtc.DataChannelMessage) {
-		if !pace.AllowN(time.Now(), 1+len(m.Data)/messageBytes) {
+	buf, free := newPages(maxMessage)
+	defer func() { free() }()
+	for {
+		n, text, err := raw.ReadDataChannel(buf)
+		switch {
+		case err != nil && !errors.Is(err, io.ErrShortBuffer):
+			// A client closes it only with its connection: no need to wait for ICE
+			// to fail.
+			s.postWait(func() {
+				if s.channel == d {
+					s.end("participant closed the connection")
+				}
+			})
+			return
+		case err != nil || !pace.AllowN(time.Now(), 1+n/messageBytes):
 			s.server.metrics.errors.WithLabelValues(s.member.Group, "signaling").Inc()
-			return
+		default:
+			s.hear(d, buf[:n], text)
 		}
-		if m.IsString {
-			if string(m.Data) == "ping" && d.BufferedAmount() < maxReplies { // mobile apps of old
-				_ = d.SendText("pong")
-			}
-			return
+		if n > keptMessage {
+			free()
+			buf, free = newPages(maxMessage)
 		}
-		msg, err := wire.DecodeChannel(m.Data)
-		if err != nil {
-			s.log.Debug("decode data channel message", "err", err)
-			return
+	}
+}
+
+// hear takes one message of a data channel. It keeps nothing of b.
+func (s *Session) hear(d *webrtc.DataChannel, b []byte, text bool) {
+	if text {
+		if string(b) == "ping" && d.BufferedAmount() < maxReplies { // mobile apps of old
+			_ = d.SendText("pong")
 		}
-		s.postWait(func() {
-			if s.channel == nil { // the message has overtaken the news that the channel is open
-				s.activate(d)
-			}
-			s.message(msg)
-		})
-	})
+		return
+	}
+	msg, err := wire.DecodeChannel(b)
+	if err != nil {
+		s.log.Debug("decode data channel message", "err", err)
+		return
+	}
+	s.postWait(func() { s.message(msg) })
 }
 
 // activate begins to offer tracks.

@@ -101,6 +101,7 @@ func settingEngine(m *mux, t *tcpMux, log *slog.Logger) (webrtc.SettingEngine, e
 	e.SetIncludeLoopbackCandidate(true)
 	e.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	e.SetReceiveMTU(maxDatagram)
+	e.DetachDataChannels()               // see Session.listen
 	e.SetSRTPReplayProtectionWindow(512) // a key frame arrives in bursts that networks reorder
 	e.SetDTLSRetransmissionInterval(dtlsFlight)
 	if err := e.SetAnsweringDTLSRole(webrtc.DTLSRoleClient); err != nil {

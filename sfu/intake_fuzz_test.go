@@ -107,7 +107,7 @@ func FuzzIntake(f *testing.F) {
 }
 
 // nowhereServer is a server whose sessions have no network.
-func nowhereServer(f *testing.F) *Server {
+func nowhereServer(f testing.TB) *Server {
 	f.Helper()
 	socks, err := Listen(Config{UDP: "127.0.0.1:0"})
 	if err != nil {

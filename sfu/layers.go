@@ -47,8 +47,11 @@ type encoding struct {
 	newest  uint16         // highest sequence number
 	numbers vp8.Descriptor // of the last packet that had any
 
-	mu   sync.Mutex // guards the following
-	rate rate.Window
+	mu    sync.Mutex // guards the following
+	rate  rate.Window
+	time  uint32        // RTP timestamp of the newest frame
+	begin time.Time     // when that began
+	every time.Duration // usually between two frames
 }
 
 // layered reports whether u can be a layer. Only VP8 comes in several encodings
@@ -130,14 +133,33 @@ func (e *encoding) measure(now time.Time) (bitrate int, last time.Time) {
 	return e.rate.Rate(now), e.rate.Last()
 }
 
+// count notes a packet.
+func (e *encoding) count(now time.Time, p *rtp.Packet) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.rate.Add(now, p.Header.MarshalSize()+len(p.Payload))
+	if int32(p.Timestamp-e.time) <= 0 && !e.begin.IsZero() {
+		return // of the same frame, or late
+	}
+	if gap := now.Sub(e.begin); gap < longPause { // else the screen stood still
+		e.every += (gap - e.every) / 8
+	}
+	e.time, e.begin = p.Timestamp, now
+}
+
+// patience is how long the layer may be silent while lower ones are not before it
+// counts as ended.
+func (e *encoding) patience() time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return min(max(3*e.every, deadAfter), longPause)
+}
+
 // forward gives one packet of the layer to the receivers that want it. Only the
 // goroutine of the up calls it. It reports whether there are any receivers.
 func (e *encoding) forward(p *rtp.Packet) bool {
 	now := time.Now()
-	e.mu.Lock()
-	e.rate.Add(now, p.Header.MarshalSize()+len(p.Payload))
-	e.mu.Unlock()
-
+	e.count(now, p)
 	in := layerPacket{Packet: p, from: e, at: now, fresh: !e.begun || int16(p.SequenceNumber-e.newest) > 0}
 	if in.fresh {
 		e.begun, e.newest = true, p.SequenceNumber

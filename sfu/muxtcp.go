@@ -21,9 +21,6 @@ const (
 	// tcpWrite is how long the kernel may refuse data before the connection is
 	// given up.
 	tcpWrite = 10 * time.Second
-	// tcpBacklog is how many datagrams wait for a slow TCP connection: about a
-	// quarter of a second of screen share. More would only be late.
-	tcpBacklog = 256
 	// maxUnknownTCP bounds the connections that have not yet shown a ufrag.
 	maxUnknownTCP = 1024
 	// maxUnknownFrom bounds those of one IPv4 address or IPv6 /64, so that one

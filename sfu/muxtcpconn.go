@@ -30,7 +30,7 @@ type tcpMuxConn struct {
 type tcpPeer struct {
 	net.Conn
 	remote *net.TCPAddr
-	out    *queue
+	out    *tcpQueue
 }
 
 // join adds a TCP connection to the session.
@@ -39,7 +39,7 @@ func (c *tcpMuxConn) join(nc net.Conn) (*tcpPeer, bool) {
 	if !ok {
 		return nil, false
 	}
-	p := &tcpPeer{Conn: nc, remote: remote, out: newQueue(tcpBacklog)}
+	p := &tcpPeer{Conn: nc, remote: remote, out: newTCPQueue(c.mux.drops)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed.Load() || len(c.peers) >= maxSessionTCP {
@@ -68,24 +68,14 @@ func (c *tcpMuxConn) take(p []byte, from *net.TCPAddr) {
 	}
 }
 
-// write sends what is queued, as one write for everything that waits, until the
+// write sends what is queued, as one write for what waits together, until the
 // queue is closed or the connection fails.
 func (p *tcpPeer) write() {
-	const batch = 16 << 10
-	buf := make([]byte, 0, batch)
-	frame := make([]byte, maxDatagram)
+	keepShort(p.Conn)
+	buf := make([]byte, 0, tcpBatch)
 	for {
-		n, _, err := p.out.pop(frame)
-		buf = buf[:0]
-		for err == nil {
-			buf = binary.BigEndian.AppendUint16(buf, uint16(n))
-			buf = append(buf, frame[:n]...)
-			if len(buf) > batch-maxDatagram-2 || p.out.empty() {
-				break
-			}
-			n, _, err = p.out.pop(frame)
-		}
-		if len(buf) == 0 {
+		var more bool
+		if buf, more = p.out.next(buf[:0]); !more {
 			return
 		}
 		_ = p.SetWriteDeadline(time.Now().Add(tcpWrite))
@@ -100,7 +90,7 @@ func (p *tcpPeer) write() {
 func (c *tcpMuxConn) ReadFrom(p []byte) (int, net.Addr, error) { return c.in.pop(p) }
 
 // WriteTo queues p for the TCP connection from that remote address. It never
-// blocks: when the connection is slow, its oldest datagrams are lost. It
+// blocks: when the connection is slow, its oldest video is lost. It
 // implements net.PacketConn.
 func (c *tcpMuxConn) WriteTo(p []byte, to net.Addr) (int, error) {
 	if c.closed.Load() {

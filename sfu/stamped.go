@@ -86,4 +86,5 @@ func (s *stampedStream) flush() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.floored, s.floor = s.begun, s.newest+1
+	s.repair = repairMost // the key frame that follows must not want for it
 }

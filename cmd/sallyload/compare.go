@@ -11,6 +11,7 @@ import (
 
 // A Comparison is the outcome of several runs: of each load against each target.
 type Comparison struct {
+	Machine string   `json:"machine"` // that sallyload ran on
 	Targets []string `json:"targets"`
 	Loads   []Result `json:"loads"`
 }
@@ -51,7 +52,7 @@ type Ratios struct {
 // what else the machine does falls on all of them. An interrupt ends it with
 // what has been measured.
 func compareAll(ctx context.Context, o options, stderr io.Writer) (*Comparison, error) {
-	c := &Comparison{}
+	c := &Comparison{Machine: machine()}
 	for _, t := range o.targets {
 		c.Targets = append(c.Targets, t.name)
 	}

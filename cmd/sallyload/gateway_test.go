@@ -177,6 +177,9 @@ func TestCompare(t *testing.T) {
 	if len(c.Loads) != 1 || len(c.Loads[0].Runs) != 2 || len(c.Loads[0].Runs[0]) != 2 || len(c.Loads[0].Runs[1]) != 2 {
 		t.Fatalf("runs: %s", b)
 	}
+	if !strings.Contains(c.Machine, " CPUs") || !strings.Contains(stdout, c.Machine) {
+		t.Errorf("machine %q", c.Machine)
+	}
 	m, x := c.Loads[0].Medians, c.Loads[0].Ratios
 	if m[0].PerSecond < 25 || m[1].CPUPerOut <= 0 || x == nil || x.CPUPerOut == nil || *x.CPUPerOut != m[0].CPUPerOut/m[1].CPUPerOut {
 		t.Errorf("medians %+v %+v, ratios %+v", m[0], m[1], x)

@@ -5,17 +5,26 @@
 //
 //	sallyload -calls 20 -users 8 -unmuted 2 -pid "$(pidof sallyport)"
 //	sallyload -path turn-tls -turn 'turns:chat.example.com:443?transport=tcp' -turn-secret-file secret
+//	sallyload -runs 5 -calls 20 -users 8 -compare 'one/sallyport serve -config c.yaml' 'other/sallyport serve -config c.yaml'
 //
 // It joins everyone, waits until every expected track has arrived, lets the
 // server settle for -warm, measures for -duration and prints one JSON object:
-// joins, tracks, packets and loss, one-way latency and jitter, the paths in
-// use, and the processor time and memory of the processes given by -pid. The
-// latency is true as long as all participants run in this one process, which
-// they do.
+// joins, tracks, packets and loss, one-way latency and jitter, frozen video, the
+// paths in use, and the processor time and memory of the processes given by -pid
+// or started for the run. The latency is true as long as all participants run in
+// this one process, which they do.
+//
+// Several runs, of one load or of a suite, against one server or two in turn,
+// end in a table of medians and ratios; -json keeps every run.
+//
+// Only a sample of the participants decrypts and checks what it gets and measures
+// latency and pictures; the others count packets by their numbers, or sallyload
+// would need more of the machine than the server does. Over TCP and TLS all of
+// them decrypt.
 //
 // A terminal on standard error gets a progress line. An interrupt ends the run
 // early and still prints what was measured. The exit status is 1 if a
-// participant could not join, 2 for wrong usage.
+// participant could not join or nothing could be measured, 2 for wrong usage.
 //
 // For a TURN/TLS server with a private certificate set SSL_CERT_FILE to it.
 package main
@@ -49,6 +58,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "sallyload:", err)
 		return 2
 	}
+	stop, err := profileSelf(o.self)
+	if err != nil {
+		fmt.Fprintln(stderr, "sallyload:", err)
+		return 1
+	}
+	defer stop()
 	failed, err := execute(ctx, o, stdout, stderr)
 	if err != nil {
 		fmt.Fprintln(stderr, "sallyload:", err)

@@ -46,6 +46,7 @@ type options struct {
 	runs    int
 	output  string // file for the JSON; "" = standard output
 	profile string // directory for the server's profiles; "" = none
+	self    string // file for a CPU profile of sallyload; "" = none
 	pprof   string // base URL of the profiles; "" = what the target announced as admin
 }
 
@@ -61,7 +62,7 @@ type raw struct {
 // parse reads the command line. The flag package has already reported its own
 // errors to stderr, with the usage.
 func parse(args []string, stderr io.Writer) (options, error) {
-	var o options
+	o := options{srtp: peer.GCM}
 	var r raw
 	f := flag.NewFlagSet("sallyload", flag.ContinueOnError)
 	f.SetOutput(stderr)
@@ -115,6 +116,7 @@ func (o *options) define(f *flag.FlagSet, r *raw) {
 	f.StringVar(&r.suite, "suite", "", "run a list of loads instead of one: "+suiteNames())
 	f.IntVar(&o.runs, "runs", 0, "runs of each load against each target, of which the median counts; 0 = 5 with -compare or -suite, otherwise 1")
 	f.StringVar(&o.profile, "profile", "", "directory for CPU, allocation and mutex profiles of the server, taken of the time measured")
+	f.StringVar(&o.self, "self-profile", "", "file for a CPU profile of sallyload itself")
 	f.StringVar(&o.pprof, "pprof", "", "base URL of the server's /debug/pprof; a started target announces it as admin")
 	f.StringVar(&o.output, "json", "", "file for the JSON; with -compare, -suite or -runs a table is printed")
 }

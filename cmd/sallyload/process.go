@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -82,6 +83,24 @@ func parseStat(pid int, b []byte) (process, error) {
 		pid: pid, memory: numbers[2] * uint64(os.Getpagesize()),
 		cpu: time.Duration(numbers[0]+numbers[1]) * time.Second / clockTicks,
 	}, nil
+}
+
+// machine describes the one we are on: threads, processor and kernel, as far as
+// /proc tells.
+func machine() string {
+	words := []string{strconv.Itoa(runtime.NumCPU()) + " CPUs"}
+	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(b)) {
+			if name, value, has := strings.Cut(line, ":"); has && strings.TrimSpace(name) == "model name" {
+				words = append(words, strings.TrimSpace(value))
+				break
+			}
+		}
+	}
+	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
+		words = append(words, "Linux "+strings.TrimSpace(string(b)))
+	}
+	return strings.Join(append(words, runtime.Version()), ", ")
 }
 
 // readSelf reads this process; zero where there is no /proc.

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,6 +60,25 @@ func (l *load) startProfiles(ctx context.Context) (func() error, error) {
 		defer cancel()
 		all.Wait()
 		return failed
+	}, nil
+}
+
+// profileSelf takes a CPU profile of this process until the function it returns
+// is called. No file, no profile.
+func profileSelf(file string) (func(), error) {
+	if file == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(file)
+	if err == nil {
+		err = pprof.StartCPUProfile(f)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("profile sallyload: %w", err)
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = f.Close()
 	}, nil
 }
 

@@ -10,6 +10,7 @@ import (
 // load of two targets and the ratio between them.
 func (c *Comparison) write(w io.Writer) error {
 	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n", c.Machine)
 	for i, name := range c.Targets {
 		if len(c.Targets) > 1 {
 			fmt.Fprintf(&b, "%s: %s\n", letter(i), name)

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -229,5 +228,3 @@ func announcement(line string) map[string]string {
 	}
 	return names
 }
-
-var _ io.Writer = (*watch)(nil)

@@ -121,7 +121,7 @@ func (r *rig) open(t *testing.T) *browserPage {
 func (r *rig) join(t *testing.T, room, name string) (*browserPage, event) {
 	t.Helper()
 	p := r.open(t)
-	p.say(fmt.Sprintf(`{"type":"join","room":%q,"name":%q,"dcSignaling":true}`, room, name))
+	p.say(fmt.Sprintf(`{"type":"join","room":%q,"name":%q,"dcSignaling":true,"av1Support":true}`, room, name))
 	return p, p.next("joined")
 }
 
@@ -184,7 +184,7 @@ func TestJoinSpeaksAsThePluginDoes(t *testing.T) {
 			t.Errorf("ID %q is not 26 characters of [a-z0-9]", id)
 		}
 	}
-	if ja.Session != a.Session || jb.Session != b.Session || !ja.DCSignaling || !ja.DCSet {
+	if ja.Session != a.Session || jb.Session != b.Session || !ja.DCSignaling || !ja.DCSet || !ja.AV1 || !ja.AV1Set {
 		t.Errorf("join of the SFU does not match the browser's: %+v", ja)
 	}
 	if ja.Call != jb.Call {

@@ -14,4 +14,9 @@
 // It has the duties of the Calls plugin that the SFU relies on: session IDs of
 // 26 characters, one screen sharer in a room, ten messages a second from a
 // browser, and a leave when a browser is gone for longer than a short grace.
+//
+// The page behaves as the Calls plugin's web client does, with the settings that
+// a Mattermost server would tell it in its query: ?dc=1 signals over the data
+// channel, ?simulcast=1 shares the screen in two layers, ?av1=1 sends AV1 beside
+// VP8. As there, all are off unless asked for.
 package demo

@@ -40,6 +40,7 @@ type room struct {
 type member struct {
 	session, user string // set once
 	dcSignaling   bool   // set once
+	av1           bool   // set once
 	room          *room  // set once
 	outbox        chan []byte
 	gone          chan struct{} // closed when the member is removed
@@ -92,7 +93,7 @@ func (h *hub) join(r request, s *socket) (*member, error) {
 		h.rooms[key] = in
 	}
 	m := &member{
-		session: newID(), user: newID(), resume: newID(), dcSignaling: r.DCSignaling,
+		session: newID(), user: newID(), resume: newID(), dcSignaling: r.DCSignaling, av1: r.AV1Support,
 		room: in, outbox: make(chan []byte, maxOutbox), gone: make(chan struct{}), socket: s,
 	}
 	m.participant = participant{Session: m.session, Name: name, Muted: true}

@@ -20,7 +20,8 @@ const (
 
 // A request is what a browser says: one JSON object per WebSocket message.
 //
-//	join        room, name, dcSignaling     must be first, unless it is
+//	join        room, name, dcSignaling,    must be first, unless it is
+//	            av1Support
 //	resume      session, resume             the same seat after an interruption
 //	sdp, ice    data                        for the SFU, passed on verbatim
 //	screen_on, video_on      stream         ID of the MediaStream
@@ -30,6 +31,7 @@ type request struct {
 	Room        string          `json:"room"`
 	Name        string          `json:"name"`
 	DCSignaling bool            `json:"dcSignaling"`
+	AV1Support  bool            `json:"av1Support"`
 	Session     string          `json:"session"`
 	Resume      string          `json:"resume"`
 	Stream      string          `json:"stream"`

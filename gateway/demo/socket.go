@@ -96,7 +96,7 @@ func (s *Server) join(r request, sock *socket) (*member, error) {
 	}
 	err = s.link.send(wire.Envelope{Type: wire.TypeJoin, Join: wire.Join{
 		Call: m.room.call, User: m.user, Session: m.session, Channel: m.room.call,
-		DCSignaling: m.dcSignaling, AV1Set: true, DCSet: true,
+		DCSignaling: m.dcSignaling, DCSet: true, AV1: m.av1, AV1Set: true,
 	}})
 	if err != nil {
 		s.hub.remove(m)

@@ -417,6 +417,6 @@ func TestConformance71StockPlugin(t *testing.T) {
 
 func TestConformance72StockWebClient(t *testing.T) {
 	conform(t, 72, brief, func(t testing.TB) {
-		elsewhere(t, "gateway/browser_test.go", "TestBrowser", "there is no stock web client here; a call of Chromium with both roads of signaling, screen and camera")
+		elsewhere(t, "gateway/browser_matrix_test.go", "TestBrowserMatrix", "there is no stock web client here; calls of three Chromiums that publish as it does, with all combinations of the settings")
 	})
 }

@@ -88,7 +88,7 @@ func TestGroups(t *testing.T) {
 		{"runtime.nextFreeFast runtime.mallocgc github.com/pion/srtp/v2.(*Context).encryptRTP", "memory: allocation and garbage collection"},
 		{"runtime.scanobject runtime.gcDrain runtime.gcBgMarkWorker", "memory: allocation and garbage collection"},
 		{"runtime.futex runtime.notesleep runtime.stopm runtime.findRunnable", "waking and switching goroutines"},
-		{"sallyport/sfu.(*fanout).run", "forwarding"},
+		{"sallyport/sfu.(*fanout).run", "forwarding, pion/webrtc"},
 		{"crypto/internal/fips140/aes/gcm.encrypt crypto/tls.(*Conn).Write", "TLS and TURN"},
 		{"github.com/pion/dtls/v2.(*Conn).Write", "ICE, DTLS, SCTP"},
 		{"github.com/pion/interceptor/pkg/nack.(*ResponderInterceptor).BindLocalStream", "RTCP and interceptors"},
@@ -96,6 +96,20 @@ func TestGroups(t *testing.T) {
 	} {
 		if got := groupOf(strings.Fields(x.stack)).name; got != x.want {
 			t.Errorf("%s: %s, want %s", x.stack, got, x.want)
+		}
+	}
+}
+
+func TestShorten(t *testing.T) {
+	for name, want := range map[string]string{
+		"github.com/pion/ice/v2.(*Conn).Write":   "ice/v2.(*Conn).Write",
+		"sallyport/sfu.(*up).run":                "sfu.(*up).run",
+		"runtime.mcall":                          "runtime.mcall",
+		"v2.x":                                   "v2.x",
+		"sallyport/sfu.aVeryLongNameOfAFunction": "sfu.aVeryLongNameOfA",
+	} {
+		if got := shorten(name, 20); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
 		}
 	}
 }

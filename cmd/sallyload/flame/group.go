@@ -30,7 +30,7 @@ var groups = []group{
 	{"TLS and TURN", "#269a99", regexp.MustCompile(`^crypto/tls\.|^sallyport/(turn|tls)\.|^github.com/pion/turn`)},
 	{"ICE, DTLS, SCTP", "#9270ca", regexp.MustCompile(`^github.com/pion/(ice|stun|dtls|sctp|datachannel|mdns)`)},
 	{"RTCP and interceptors", "#c86fc9", regexp.MustCompile(`^github.com/pion/(interceptor|rtcp)|^sallyport/sfu/internal/(feedback|reports|packetcache)|^sallyport/sfu\.\(\*congestion\)`)},
-	{"forwarding", "#3d76dd", regexp.MustCompile(`^sallyport/sfu|^github.com/pion/(webrtc|rtp|transport)`)},
+	{"forwarding, pion/webrtc", "#3d76dd", regexp.MustCompile(`^sallyport/sfu|^github.com/pion/(webrtc|rtp|transport)`)},
 	{"waking and switching goroutines", "#d94e5d", regexp.MustCompile(
 		`^runtime\.(schedule|findRunnable|park|mcall|ready|goready|netpoll|futex|note|selectgo|chan|send|recv|lock|unlock|sema|usleep|osyield|mstart|sysmon|stealWork|wakep|startm|stopm|resetspinning|checkTimers|timer|\(\*(timer|timers)\)|goexit0|gosched|execute|exitsyscall|entersyscall|reentersyscall|casgstatus|runq|injectglist|pidle|handoffp|retake|newproc)|^(sync|internal/sync|time)\.`)},
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -14,9 +15,12 @@ const (
 	width     = 1200
 	rowHeight = 16
 	thinnest  = 0.4 // narrower boxes are left out
-	head      = 44  // title and legend
+	head      = 58  // title and legend
 	letter    = 6.2 // of the font
 )
+
+// version is the last element of a module's path from its second version on.
+var version = regexp.MustCompile(`^v[0-9]+$`)
 
 // A node is a function called by another, with all samples below it.
 type node struct {
@@ -95,10 +99,13 @@ func span(value, total int64) float64 { return width * float64(value) / float64(
 
 func (p *picture) legend(samples []sample) {
 	all, total := shares(samples)
-	x := 4.0
-	for _, s := range all {
+	x, y := 4.0, 30
+	for i, s := range all {
+		if i == (len(all)+1)/2 {
+			x, y = 4, 44
+		}
 		text := fmt.Sprintf("%s %.0f %%", s.group.name, 100*float64(s.value)/float64(max(total, 1)))
-		fmt.Fprintf(p, `<rect x="%.0f" y="22" width="9" height="9" fill="%s"/><text x="%.0f" y="30" font-size="9">%s</text>`+"\n", x, s.group.colour, x+12, html.EscapeString(text))
+		fmt.Fprintf(p, `<rect x="%.0f" y="%d" width="9" height="9" fill="%s"/><text x="%.0f" y="%d" font-size="9">%s</text>`+"\n", x, y-8, s.group.colour, x+12, y, html.EscapeString(text))
 		x += 24 + 5.4*float64(len(text))
 	}
 }
@@ -133,9 +140,13 @@ func values(m map[string]*node) func(func(*node) bool) {
 	}
 }
 
-// shorten keeps the end of a function's name, after the path of its package.
+// shorten leaves out the path of a function's package and a version at its end.
 func shorten(name string, fits int) string {
-	name = name[strings.LastIndexByte(name, '/')+1:]
+	at := strings.LastIndexByte(name, '/')
+	if element, _, _ := strings.Cut(name[at+1:], "."); at > 0 && version.MatchString(element) {
+		at = strings.LastIndexByte(name[:at], '/')
+	}
+	name = name[at+1:]
 	if len(name) > fits {
 		name = name[:fits]
 	}

@@ -10,6 +10,7 @@
 
 import * as proto from './protocol.mjs';
 import { filterSDP, iceConfiguration, keepLocal, keepRemote } from './paths.mjs';
+import { addPart, cameraParts, screenParts } from './video.mjs';
 
 const CONNECT_TIMEOUT_MS = 15_000;
 const LOCK_TIMEOUT_MS = 5_000;
@@ -39,11 +40,11 @@ export class Call {
   #answerReply = null;
   #voice = { sender: null, on: false };
   #screen = null; // {stream, senders}
-  #camera = { sender: null };
+  #camera = []; // its senders, once it has been on
   #timers = [];
   #pingAt = 0;
 
-  // options: {path, config, dcSignaling, send(message)}
+  // options: {path, config, settings, send(message)}
   constructor(options, handlers) {
     this.#options = options;
     this.#handlers = handlers;
@@ -116,14 +117,12 @@ export class Call {
     }
   }
 
-  // startScreen announces the stream, then adds its picture, then its sound.
+  // startScreen announces the stream, then adds what it is sent as.
   async startScreen(stream) {
     const screen = { stream, senders: [] };
     this.#screen = screen;
     this.#options.send({ type: 'screen_on', stream: stream.id });
-    for (const track of [...stream.getVideoTracks(), ...stream.getAudioTracks()]) {
-      await this.#change(() => screen.senders.push(this.#addMedia(track, stream, { maxBitrate: 1_500_000, maxFramerate: 15 })));
-    }
+    await this.#addParts(stream, screenParts(stream, this.#options.settings), screen.senders);
   }
 
   async stopScreen() {
@@ -140,19 +139,15 @@ export class Call {
   // startCamera adds the picture the first time; later only the track is put
   // back, so that nothing has to be negotiated.
   async startCamera(stream) {
-    const [track] = stream.getVideoTracks();
-    if (this.#camera.sender) {
-      await this.#camera.sender.replaceTrack(track);
-    } else {
-      await this.#change(() => {
-        this.#camera.sender = this.#addMedia(track, stream, { maxBitrate: 1_000_000, maxFramerate: 30 });
-      });
-    }
+    const parts = cameraParts(stream, this.#options.settings);
+    const known = this.#camera.length;
+    await this.#replaceCamera(parts[0].track);
+    await this.#addParts(stream, parts.slice(known), this.#camera);
     this.#options.send({ type: 'video_on', stream: stream.id });
   }
 
   async stopCamera() {
-    await this.#camera.sender?.replaceTrack(null);
+    await this.#replaceCamera(null);
     this.#options.send({ type: 'video_off' });
   }
 
@@ -163,12 +158,14 @@ export class Call {
     if (jitter > 0) this.#say(proto.JITTER, jitter);
   }
 
-  #addMedia(track, stream, encoding) {
-    const init = { direction: 'sendrecv', streams: [stream] };
-    if (track.kind === 'video') init.sendEncodings = [encoding];
-    const transceiver = this.#pc.addTransceiver(track, init);
-    if (track.kind === 'video') preferVP8(transceiver);
-    return transceiver.sender;
+  async #replaceCamera(track) {
+    await Promise.all(this.#camera.map((sender) => sender.replaceTrack(track)));
+  }
+
+  // #addParts makes one change for each part; what was added is in senders even
+  // if a later one fails.
+  async #addParts(stream, parts, senders) {
+    for (const part of parts) await this.#change(() => senders.push(addPart(this.#pc, stream, part)));
   }
 
   #openChannel() {
@@ -289,9 +286,9 @@ export class Call {
   }
 
   async #sendDescription({ type, sdp }) {
-    const { path, dcSignaling, send } = this.#options;
+    const { path, settings, send } = this.#options;
     const description = { type, sdp: filterSDP(sdp, (line) => keepLocal(path, line)) };
-    if (dcSignaling && this.#answered && this.#channel.readyState === 'open') {
+    if (settings.dcSignaling && this.#answered && this.#channel.readyState === 'open') {
       this.#say(proto.SDP, await proto.pack(description));
     } else {
       send({ type: 'sdp', data: description });
@@ -355,11 +352,4 @@ export class Call {
     if (this.#closed) return;
     this.#handlers.failed(reason);
   }
-}
-
-// preferVP8 offers VP8 alone: the one video codec every participant decodes.
-function preferVP8(transceiver) {
-  const codecs = RTCRtpSender.getCapabilities?.('video')?.codecs ?? [];
-  const vp8 = codecs.filter((codec) => codec.mimeType.toLowerCase() === 'video/vp8');
-  if (vp8.length > 0) transceiver.setCodecPreferences?.(vp8);
 }

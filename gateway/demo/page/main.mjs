@@ -8,9 +8,11 @@ import { Sampler } from './stats.mjs';
 import { Controls } from './controls.mjs';
 import { PATHS, findPath } from './paths.mjs';
 import { listDevices } from './media.mjs';
+import { readSettings } from './video.mjs';
 
 const $ = (id) => document.getElementById(id);
 const query = new URLSearchParams(location.search);
+const settings = readSettings(query);
 
 // A Session is one stay in a room: signalling, call, and what is shown of them.
 class Session {
@@ -46,7 +48,8 @@ class Session {
     if (!response.ok) throw new Error('The server does not answer as expected.');
     this.#config = await response.json();
     this.#panel.waiting(this.path);
-    await this.#signal.open({ type: 'join', name, room, dcSignaling: query.get('signaling') !== 'ws' });
+    const { dcSignaling, av1 } = settings;
+    await this.#signal.open({ type: 'join', name, room, dcSignaling, av1Support: av1 });
   }
 
   send(message) {
@@ -125,7 +128,7 @@ class Session {
   }
 
   #startCall() {
-    const options = { path: this.path, config: this.#config, dcSignaling: query.get('signaling') !== 'ws', send: (message) => this.send(message) };
+    const options = { path: this.path, config: this.#config, settings, send: (message) => this.send(message) };
     this.call = new Call(options, {
       connected: () => this.#connected(),
       failed: (reason) => this.end(this.#whyNot(reason)),

@@ -71,7 +71,7 @@ export function openCamera(deviceId) {
 
 // openScreen lets the user choose what to share, with sound where the browser can.
 export function openScreen() {
-  return navigator.mediaDevices.getDisplayMedia({ video: { frameRate: { max: 15 } }, audio: true });
+  return navigator.mediaDevices.getDisplayMedia({ video: { frameRate: { max: 20 } }, audio: true });
 }
 
 // listDevices returns {microphones, cameras}, each [{id, label}]. Labels are

@@ -70,6 +70,8 @@ export class Panel {
       ['Media server', `${path.remoteAddress}:${path.remotePort}`],
       ['Round trip', milliseconds(rtt)],
       ['Streams in / out', `${inbound.length} / ${outbound.length}`],
+      ['Pictures in', pictures(inbound.filter(({ framesDecoded }) => framesDecoded > 0))],
+      ['Pictures out', pictures(outbound.filter(({ framesEncoded }) => framesEncoded > 0))],
     ];
     if (path.relayed) rows.splice(2, 0, ['TURN port', String(path.turnPort)]);
     $('facts').replaceChildren(...rows.flatMap(([term, text]) => [element('dt', term), element('dd', text)]));
@@ -86,6 +88,12 @@ export class Panel {
     $('spark-up').setAttribute('d', line('up'));
     $('spark-area').setAttribute('d', down && `${down}L240 56L${x(0)} 56Z`);
   }
+}
+
+// pictures names the codecs in use, and the layers where there are several.
+function pictures(streams) {
+  const names = streams.filter(({ kind }) => kind === 'video').map(({ codec, rid }) => `${codec} ${rid ?? ''}`.trim());
+  return names.join(', ') || 'none';
 }
 
 function stop(icon, text, live) {

@@ -34,8 +34,9 @@ function digest(report, servers) {
   const inbound = [];
   const outbound = [];
   for (const stat of report.values()) {
-    if (stat.type === 'inbound-rtp') inbound.push(readInbound(stat));
-    if (stat.type === 'outbound-rtp') outbound.push(readOutbound(stat));
+    const codec = report.get(stat.codecId)?.mimeType.split('/')[1] ?? '';
+    if (stat.type === 'inbound-rtp') inbound.push({ ...readInbound(stat), codec });
+    if (stat.type === 'outbound-rtp') outbound.push({ ...readOutbound(stat), codec });
   }
   const pair = selectedPair(report);
   const jitters = inbound.filter((stream) => stream.kind === 'audio' && stream.packetsReceived > 0).map((stream) => stream.jitter);
@@ -66,12 +67,18 @@ function readInbound(stat) {
     framesDecoded: stat.framesDecoded ?? 0,
     frameWidth: stat.frameWidth ?? 0,
     frameHeight: stat.frameHeight ?? 0,
+    keyFramesDecoded: stat.keyFramesDecoded ?? 0,
+    freezeCount: stat.freezeCount ?? 0,
+    frozenSeconds: stat.totalFreezesDuration ?? 0,
+    nacks: stat.nackCount ?? 0,
+    plis: stat.pliCount ?? 0,
   };
 }
 
 function readOutbound(stat) {
   return {
     mid: stat.mid ?? null,
+    rid: stat.rid ?? '',
     kind: stat.kind,
     ssrc: stat.ssrc,
     packetsSent: stat.packetsSent ?? 0,

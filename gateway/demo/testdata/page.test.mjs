@@ -6,6 +6,7 @@ import { deflateSync } from 'node:zlib';
 import * as proto from '../page/protocol.mjs';
 import * as paths from '../page/paths.mjs';
 import { Sampler } from '../page/stats.mjs';
+import { addPart, cameraParts, readSettings, screenParts } from '../page/video.mjs';
 
 const hex = (text) => Uint8Array.from(Buffer.from(text, 'hex'));
 const toHex = (bytes) => Buffer.from(bytes).toString('hex');
@@ -118,4 +119,53 @@ test('a sampler turns totals into rates', () => {
   assert.ok(second.up > 0 && Math.abs(second.down / second.up - 2) < 1e-9);
   assert.equal(second.loss, 0.05);
   assert.equal(second.path.name, 'UDP 8443');
+});
+
+// browser stands in for what the page asks its browser about.
+function browser(t, brand) {
+  const codecs = ['video/VP8', 'video/rtx', 'video/AV1'].map((mimeType) => ({ mimeType }));
+  const capabilities = { getCapabilities: () => ({ codecs }) };
+  Object.assign(globalThis, { RTCRtpSender: capabilities, RTCRtpReceiver: capabilities });
+  const before = Object.getOwnPropertyDescriptor(globalThis, 'navigator');
+  Object.defineProperty(globalThis, 'navigator', { configurable: true, value: { userAgentData: { brands: [{ brand }] } } });
+  t.after(() => {
+    delete globalThis.RTCRtpSender;
+    delete globalThis.RTCRtpReceiver;
+    delete globalThis.navigator;
+    if (before) Object.defineProperty(globalThis, 'navigator', before);
+  });
+}
+
+test('settings are off unless asked for, and AV1 gives way to simulcast', (t) => {
+  const read = (text) => readSettings(new URLSearchParams(text));
+  assert.deepEqual(read('av1=1'), { dcSignaling: false, simulcast: false, av1: false }, 'a browser without AV1');
+  browser(t, 'Chromium');
+  assert.deepEqual(read(''), { dcSignaling: false, simulcast: false, av1: false });
+  assert.deepEqual(read('dc=1&simulcast=0&av1=1'), { dcSignaling: true, simulcast: false, av1: true });
+  assert.deepEqual(read('simulcast=1&av1=1'), { dcSignaling: false, simulcast: true, av1: false });
+  browser(t, 'Gecko');
+  assert.deepEqual(read('simulcast=1&av1=1'), { dcSignaling: false, simulcast: false, av1: true });
+});
+
+test('a share is VP8, its sound, and AV1; or VP8 in two layers', (t) => {
+  browser(t, 'Chromium');
+  const stream = { getVideoTracks: () => ['picture'], getAudioTracks: () => ['sound'] };
+  const added = [];
+  const pc = {
+    addTransceiver(track, { direction, streams, sendEncodings }) {
+      added.push({ track, direction, own: streams[0] === stream, rids: sendEncodings?.map(({ rid }) => rid) });
+      return { sender: track, setCodecPreferences: (codecs) => { added.at(-1).codecs = codecs.map(({ mimeType }) => mimeType); } };
+    },
+  };
+  const add = (parts) => parts.forEach((part) => assert.equal(addPart(pc, stream, part), part.track));
+  const common = { track: 'picture', direction: 'sendrecv', own: true };
+  const vp8 = { ...common, rids: [undefined], codecs: ['video/VP8'] };
+  const av1 = { ...common, rids: [undefined], codecs: ['video/AV1'] };
+  const sound = { ...common, track: 'sound', rids: undefined };
+  add(screenParts(stream, { av1: true }));
+  assert.deepEqual(added.splice(0), [vp8, sound, av1]);
+  add(screenParts(stream, { simulcast: true }));
+  assert.deepEqual(added.splice(0), [{ ...vp8, rids: ['l', 'h'] }, sound]);
+  add(cameraParts(stream, { simulcast: true, av1: true }));
+  assert.deepEqual(added.splice(0), [vp8, av1]);
 });

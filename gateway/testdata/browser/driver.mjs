@@ -1,7 +1,8 @@
 // Drives Chromium for gateway/browser_test.go: one JSON command a line on
 // stdin, one JSON answer a line on stdout. It decides nothing by itself.
 //
-//   {"do": "open", "page": "a", "url": …, "dark": false, "width": 1280, "height": 800}
+//   {"do": "open", "page": "a", "url": …, "dark": false, "width": 1280, "height": 800,
+//    "turn": "127.0.0.1:3478"}           where TURN over UDP is, for this page
 //   {"do": "click" | "fill" | "press", "page": "a", "selector": …, "value": …}
 //   {"do": "eval", "page": "a", "value": "an expression"}
 //   {"do": "wait", "page": "a", "value": "an expression", "timeout": milliseconds}
@@ -19,13 +20,15 @@ const { executablePath, args } = JSON.parse(process.argv[2]);
 const browser = await chromium.launch({ executablePath, args, headless: true });
 const pages = new Map(); // name → {context, page, problems}
 
-async function open({ page: name, url, dark, width, height }) {
+async function open({ page: name, url, dark, width, height, turn }) {
   const context = await browser.newContext({
     ignoreHTTPSErrors: true,
     colorScheme: dark ? 'dark' : 'light',
+    reducedMotion: 'reduce', // every frame is drawn without a graphics card
     viewport: { width: width || 1280, height: height || 800 },
     permissions: ['camera', 'microphone', 'clipboard-write'],
   });
+  await context.addInitScript({ path: 'watch.js' });
   const page = await context.newPage();
   const problems = [];
   page.on('pageerror', (error) => problems.push(String(error)));
@@ -34,8 +37,19 @@ async function open({ page: name, url, dark, width, height }) {
   });
   const sockets = [];
   await page.routeWebSocket(/\/demo\/ws$/, (socket) => sockets.push([socket, socket.connectToServer()]));
+  if (turn) await page.route('**/demo/config', (route) => redirect(route, turn));
   pages.set(name, { context, page, problems, sockets });
   await page.goto(url);
+}
+
+// redirect answers with the server's configuration, but for one address.
+async function redirect(route, turn) {
+  const response = await route.fetch();
+  const config = await response.json();
+  for (const server of config.iceServers) {
+    server.urls = server.urls.map((url) => url.replace(/^turn:.*\?transport=udp$/, `turn:${turn}?transport=udp`));
+  }
+  await route.fulfill({ response, json: config });
 }
 
 // wait polls from here: the page's content policy forbids the evaluation of

@@ -56,6 +56,25 @@ func (d *delays) standing(now time.Time) time.Duration {
 	return least - min(d.base[0], d.base[1])
 }
 
+// A least is the least duration of the last 20 to 40 seconds.
+type least struct {
+	now, before time.Duration
+	span        time.Time // when now began; zero = nothing yet
+}
+
+func (l *least) add(now time.Time, d time.Duration) {
+	switch {
+	case l.span.IsZero():
+		*l = least{d, none, now}
+	case now.Sub(l.span) >= baseFor:
+		*l = least{d, l.now, now}
+	default:
+		l.now = min(l.now, d)
+	}
+}
+
+func (l *least) get() time.Duration { return min(l.now, l.before) }
+
 // A train gathers what is reported of one. Its packets leave at once, so the time
 // between their arrivals is what the narrowest link takes for them.
 type train struct {

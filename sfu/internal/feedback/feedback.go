@@ -47,6 +47,8 @@ type Path struct {
 	arrived  rate.Window // packets, as "bytes", so that loss is a quotient
 	lost     rate.Window
 	reported time.Time // last report
+	newest   uint16    // highest number in any report
+	waits    least     // from sending a packet to its report
 
 	start   time.Time // of our clock in reports
 	clock   int64     // reference time of the last report, 64 ms units, unwrapped
@@ -93,7 +95,11 @@ func (p *Path) EndTrain() { p.train.open = false }
 // Report takes a report of the receiver. One that contradicts itself is used as
 // far as it goes.
 func (p *Path) Report(now time.Time, r *rtcp.TransportLayerCC) {
+	first := p.reported.IsZero()
 	p.reported = now
+	if r.PacketStatusCount > 0 {
+		p.know(now, first, r.BaseSequenceNumber+r.PacketStatusCount-1)
+	}
 	at := p.unwrap(r.ReferenceTime)
 	number, left, deltas := r.BaseSequenceNumber, int(r.PacketStatusCount), r.RecvDeltas
 	one := func(symbol uint16) bool {
@@ -127,6 +133,31 @@ func (p *Path) Report(now time.Time, r *rtcp.TransportLayerCC) {
 		}
 	}
 	p.finishTrain(now)
+}
+
+// know notes that everything up to a number has been reported.
+func (p *Path) know(now time.Time, first bool, last uint16) {
+	k := &p.packets[last%history]
+	if !k.known || k.number != last || !first && int16(last-p.newest) <= 0 {
+		return
+	}
+	p.newest = last
+	p.waits.add(now, now.Sub(k.sent))
+}
+
+// Overdue returns by how much longer the oldest packet without a report has waited
+// for it than packets usually do. It grows as soon as nothing arrives any more,
+// when there is no delay and no loss to be measured.
+func (p *Path) Overdue(now time.Time) time.Duration {
+	oldest := p.newest + 1
+	if p.reported.IsZero() || oldest == p.next {
+		return 0
+	}
+	since := p.reported // the history does not reach back to it
+	if k := &p.packets[oldest%history]; k.known && k.number == oldest {
+		since = k.sent
+	}
+	return max(0, now.Sub(since)-p.waits.get())
 }
 
 // unwrap makes a continuous time of the 24-bit reference time of a report.

@@ -15,7 +15,11 @@ import "time"
 const (
 	// lossMany is the share of packets lost in a second above which a layer is
 	// too much (draft-ietf-rmcat-gcc-02 §6 reduces the rate from there on).
-	lossMany = 0.10
+	// It has to be so many for lossFor, as chance alone makes a tenth out of a
+	// twentieth now and then; lossHeavy is beyond doubt.
+	lossMany  = 0.10
+	lossFor   = 500 * time.Millisecond
+	lossHeavy = 0.20
 	// lossFew is the share up to which a higher layer is tried. Loss between the
 	// two is taken for the radio's, not for a full queue.
 	lossFew = 0.08
@@ -23,6 +27,8 @@ const (
 	// that confirms what the estimator says.
 	queueLong  = 150 * time.Millisecond
 	queueShort = 40 * time.Millisecond
+	// overdueLong is how long a report may be late: then the way stands still.
+	overdueLong = 500 * time.Millisecond
 	// settle is the time after a switch in which its consequences do not show yet.
 	settle = 400 * time.Millisecond
 	// room is how much more than the layer needs has to be there.
@@ -31,12 +37,21 @@ const (
 	// found room and the one that has to agree.
 	probeEvery   = 1500 * time.Millisecond
 	confirmAfter = 300 * time.Millisecond
+	// againAfter is the time after a train that did not confirm.
+	againAfter = 600 * time.Millisecond
 	// probeFresh is how old a measurement may be.
 	probeFresh = 3 * time.Second
 	// mistake is how soon after an upgrade a downgrade takes it back.
 	mistake     = 5 * time.Second
 	mistakeHold = 3 * time.Second
 	longestHold = 80 * time.Second
+	// A layer that has vanished may come back within awayLong, when it has been
+	// there for backAfter, which doubles up to backLongest with each time that it
+	// vanishes again within steady.
+	awayLong    = 10 * time.Second
+	backAfter   = 500 * time.Millisecond
+	backLongest = 16 * time.Second
+	steady      = 30 * time.Second
 )
 
 // A Sample is what is known at one moment. Rates are bits per second.
@@ -47,6 +62,7 @@ type Sample struct {
 	Estimate int           // of the congestion controller; 0 if it has none
 	Loss     float64       // share of the packets of the last second
 	Queue    time.Duration // the least delay over the usual of the last moments: a standing queue
+	Overdue  time.Duration // by how much the next report is late
 	Capacity int           // what the newest train measured
 	Probed   time.Time     // when; zero if there was none
 	Rates    []int         // of the layers that arrive, lowest first
@@ -71,13 +87,19 @@ type Policy struct {
 	hold     time.Duration // after the last mistake
 	flush    bool          // the switch under way, or the last, was because of trouble
 	notUntil time.Time     // no upgrade before
+	lossy    time.Time     // since when too much is lost; zero = it is not
+
+	gone   int           // layer that vanished while it was sent; 0 = none
+	goneAt time.Time     // when
+	backAt time.Time     // since when it is there again; zero = it is not
+	wait   time.Duration // how long it has to be
 
 	probeAt time.Time
 	counted time.Time // the measurement counted last
 	good    int       // measurements in a row that found room
 }
 
-// Decide takes a sample and says what to do. Call it about ten times a second.
+// Decide takes a sample and says what to do. Call it ten times a second or more.
 func (p *Policy) Decide(s Sample) Order {
 	if !p.begun {
 		p.begin(s)
@@ -85,15 +107,19 @@ func (p *Policy) Decide(s Sample) Order {
 	p.peak = max(p.peak, s.Estimate)
 	switch {
 	case p.layer >= max(len(s.Rates), 1): // it does not arrive any longer
-		p.change(max(len(s.Rates)-1, 0), s)
+		p.vanish(s)
 	case s.Layer != p.layer: // the switch waits for its key frame
 		p.since = s.Now
 		if p.layer > s.Layer && trouble(s) {
 			p.down(s.Layer, s)
 		}
-	case !s.Reported:
 	case p.layer > 0 && p.tooMuch(s):
 		p.down(p.layer-1, s)
+	case !s.Reported:
+	case p.returned(s):
+		p.change(p.gone, s)
+		p.upgraded, p.gone = s.Now, 0
+	case p.gone > 0 && p.gone < len(s.Rates): // not yet for long enough
 	default:
 		return p.climb(s)
 	}
@@ -117,8 +143,38 @@ func (p *Policy) change(layer int, s Sample) {
 	p.probeAt, p.flush = s.Now.Add(settle), false
 }
 
+// vanish leaves a layer that does not arrive any longer.
+func (p *Policy) vanish(s Sample) {
+	if p.wait == 0 || s.Now.Sub(p.goneAt) > steady {
+		p.wait = backAfter
+	} else {
+		p.wait = min(2*p.wait, backLongest)
+	}
+	if s.Layer == p.layer { // it was sent, so the way carried it
+		p.gone, p.goneAt, p.backAt = p.layer, s.Now, time.Time{}
+	}
+	p.change(max(len(s.Rates)-1, 0), s)
+}
+
+// returned reports whether the layer that vanished is there again, to stay.
+func (p *Policy) returned(s Sample) bool {
+	switch {
+	case p.gone == 0:
+	case s.Now.Sub(p.goneAt) > awayLong+p.wait || trouble(s):
+		p.gone = 0
+	case p.gone >= len(s.Rates):
+		p.backAt = time.Time{}
+	case p.backAt.IsZero():
+		p.backAt = s.Now
+	default:
+		return s.Now.Sub(p.backAt) >= p.wait
+	}
+	return false
+}
+
 // down goes to a lower layer because of trouble.
 func (p *Policy) down(layer int, s Sample) {
+	p.gone = 0
 	if !p.upgraded.IsZero() && s.Now.Sub(p.upgraded) < mistake {
 		p.hold = min(max(2*p.hold, mistakeHold), longestHold)
 		p.notUntil = s.Now.Add(p.hold)
@@ -131,15 +187,25 @@ func (p *Policy) down(layer int, s Sample) {
 
 // tooMuch reports whether the current layer has to be given up.
 func (p *Policy) tooMuch(s Sample) bool {
+	switch {
+	case s.Loss < lossMany || !s.Reported:
+		p.lossy = time.Time{}
+	case p.lossy.IsZero():
+		p.lossy = s.Now
+	}
 	if s.Now.Sub(p.since) < settle {
 		return false
 	}
+	lost := s.Reported && s.Loss >= lossHeavy || !p.lossy.IsZero() && s.Now.Sub(p.lossy) >= lossFor
 	fallen := s.Estimate > 0 && float64(s.Estimate) < 0.9*float64(p.peak) && float64(s.Estimate) < 0.9*float64(s.Sent)
-	return trouble(s) || fallen && (s.Queue >= queueShort || s.Loss >= lossMany/2)
+	return lost || stuck(s) || s.Reported && fallen && s.Queue >= queueShort
 }
 
 // trouble is what shows by itself.
-func trouble(s Sample) bool { return s.Reported && (s.Loss >= lossMany || s.Queue >= queueLong) }
+func trouble(s Sample) bool { return s.Reported && s.Loss >= lossMany || stuck(s) }
+
+// stuck reports whether packets wait on the way.
+func stuck(s Sample) bool { return s.Reported && s.Queue >= queueLong || s.Overdue >= overdueLong }
 
 // climb goes up if there is room, or looks for it.
 func (p *Policy) climb(s Sample) Order {
@@ -150,11 +216,12 @@ func (p *Policy) climb(s Sample) Order {
 	}
 	if s.Probed.After(p.counted) && s.Probed.After(p.since) {
 		p.counted = s.Probed
-		p.good++
-		if float64(s.Capacity) < room*float64(s.Sent-s.Rates[p.layer]+s.Rates[next]) {
-			p.good = 0
-		} else {
+		switch enough := float64(s.Capacity) >= room*float64(s.Sent-s.Rates[p.layer]+s.Rates[next]); {
+		case enough:
+			p.good++
 			p.probeAt = s.Now.Add(confirmAfter)
+		case p.good > 0: // perhaps it met a burst
+			p.good, p.probeAt = 0, s.Now.Add(againAfter)
 		}
 	}
 	if p.good >= 2 {
