@@ -260,9 +260,9 @@ func TestMuxHandsRefusalsToTheAgent(t *testing.T) {
 	if _, err := agent.WriteTo(check, peer.LocalAddr()); err != nil {
 		t.Fatal(err)
 	}
-	m.deliver(m.sockets[0], refusalOf(t, check, "guess"), at)
-	m.deliver(m.sockets[0], refusalOf(t, check, watchKeys.remote.password), netip.AddrPortFrom(at.Addr(), 9)) // from elsewhere
-	m.deliver(m.sockets[0], refusalOf(t, check, watchKeys.remote.password), at)
+	m.deliver(m.newReader(), m.sockets[0], refusalOf(t, check, "guess"), at)
+	m.deliver(m.newReader(), m.sockets[0], refusalOf(t, check, watchKeys.remote.password), netip.AddrPortFrom(at.Addr(), 9)) // from elsewhere
+	m.deliver(m.newReader(), m.sockets[0], refusalOf(t, check, watchKeys.remote.password), at)
 	buf := make([]byte, 1500)
 	n, from, err := agent.ReadFrom(buf)
 	if err != nil || localAddrPort(from) != at {

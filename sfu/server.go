@@ -112,6 +112,7 @@ func New(s *Sockets, o Options) (*Server, error) {
 	}
 	srv := &Server{log: log, metrics: met, sockets: s, told: o.Readvertised, mux: m, tcp: newTCPMux(s, o.ICETCP, drops), keys: newICEKeys(), groups: map[string]*group{}}
 	srv.mux.keys, srv.tcp.keys = srv.keys, srv.keys
+	srv.mux.tcp, srv.tcp.mux = srv.tcp, srv.mux
 	srv.chooser = func() chooser { return &steer.Policy{} }
 	if srv.engine, err = newEngine(srv.mux, srv.tcp, drops, log); err != nil {
 		return nil, err
