@@ -20,7 +20,7 @@ export CGO_ENABLED = 0
 RACE = CGO_ENABLED=1 $(GO) test -race
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check e2e bench bench-sfu bench-seed profile fuzz load release clean
+.PHONY: help build run test check e2e bench bench-sfu bench-seed profile figures fuzz load release clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,10 +58,20 @@ bench: ## every benchmark (BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -p 1 ./...
 
 bench-sfu: build ## the SFU beside a plain pion one: CPU, latency, loss, memory (RUNS=5; flags: ARGS='-srtp aes-cm')
-	@GO='$(GO)' AGAINST=baseline .ci/load -suite standard $(BENCH) -json artifacts/bench-sfu.json $(ARGS)
+	@mkdir -p artifacts
+	@GO='$(GO)' AGAINST=baseline .ci/load -suite standard $(BENCH) -json artifacts/bench-sfu.json -names Sallyport,plain $(ARGS) >artifacts/bench-sfu.md; \
+		status=$$?; cat artifacts/bench-sfu.md; exit $$status
 
 bench-seed: build ## the SFU under the loads that Mattermost publishes figures of (RUNS=5)
-	@GO='$(GO)' .ci/load -suite seed $(BENCH) -json artifacts/bench-seed.json $(ARGS)
+	@mkdir -p artifacts
+	@GO='$(GO)' .ci/load -suite seed $(BENCH) -json artifacts/bench-seed.json -names Sallyport $(ARGS) >artifacts/bench-seed.md; \
+		status=$$?; cat artifacts/bench-seed.md; exit $$status
+
+figures: bench-sfu bench-seed profile ## measure all of docs/performance.md again, and write it there
+	@.ci/paste docs/performance.md 'make bench-sfu' <artifacts/bench-sfu.md
+	@.ci/paste docs/performance.md 'make bench-seed' <artifacts/bench-seed.md
+	@.ci/paste docs/performance.md 'make profile' <artifacts/profile/cpu.md
+	@cp artifacts/profile/20x8x2/cpu.svg docs/img/flame-20x8x2.svg
 
 profile: build ## CPU, allocation and mutex profiles under load, flame graphs: artifacts/profile
 	@GO='$(GO)' .ci/profile $(ARGS)

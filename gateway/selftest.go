@@ -46,7 +46,7 @@ func newSelfTest(g *Gateway, every time.Duration) *selfTest {
 
 // transports are the ways in.
 func (s *selfTest) transports() []string {
-	if s.gateway.sockets.udp == nil {
+	if s.gateway.Addrs().UDP == "" {
 		return []string{"tls", "tcp"}
 	}
 	return []string{"tls", "tcp", "udp"}
@@ -86,11 +86,11 @@ func (s *selfTest) once(ctx context.Context) {
 // try goes one way.
 func (s *selfTest) try(ctx context.Context, transport string) (res turn.ProbeResult, err error) {
 	g := s.gateway
-	target := turn.ProbeTarget{Network: transport, Address: nearest(g.sockets.https.Addr()), Peer: s.peer(), Ufrag: rand.Text()}
+	target := turn.ProbeTarget{Network: transport, Address: nearest(g.Addrs().HTTPS), Peer: s.peer(), Ufrag: rand.Text()}
 	target.Username, target.Password = g.turn.Credentials("sallyport-selftest", time.Now().Add(time.Minute))
 	switch transport {
 	case "udp":
-		target.Address = nearest(g.sockets.udp.LocalAddr())
+		target.Address = nearest(g.Addrs().UDP)
 	case "tls":
 		target.Dial = func(ctx context.Context) (net.Conn, error) { return g.certs.Dial(ctx, target.Address) }
 	}
@@ -167,10 +167,10 @@ func (s *selfTest) status() []admin.SelfTest {
 }
 
 // nearest is where a listener is reached from its own machine.
-func nearest(a net.Addr) string {
-	ap, err := netip.ParseAddrPort(a.String())
+func nearest(addr string) string {
+	ap, err := netip.ParseAddrPort(addr)
 	if err != nil {
-		return a.String()
+		return addr
 	}
 	if ip := ap.Addr(); ip.IsUnspecified() {
 		loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})

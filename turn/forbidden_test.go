@@ -21,13 +21,15 @@ var forbiddenPeers = [][2]string{
 	{"203.0.113.7:8444", "the SFU's address, other port"}, {"203.0.113.5:8443", "the relay's own address"}, {"8.8.8.8:53", "anybody"},
 	{"[::1]:8443", "loopback"}, {"[::]:8443", "unspecified"}, {"[::ffff:127.0.0.1]:8443", "mapped"}, {"[::ffff:203.0.113.7]:8443", "the SFU, mapped"},
 	{"[::127.0.0.1]:8443", "compatible"}, {"[64:ff9b::7f00:1]:8443", "NAT64"}, {"[2002:7f00:1::]:8443", "6to4"}, {"[fe80::1]:8443", "link-local"},
-	{"[fd00:ec2::254]:80", "metadata"}, {"[2001:db8::1]:8443", "anybody"},
+	{"[2001::1]:8443", "Teredo"}, {"[fec0::1]:8443", "site-local"}, {"[ff02::1]:8443", "multicast"}, {"192.88.99.1:8443", "6to4 relay"},
+	{"127.0.0.1:443", "our own port"}, {"0.0.0.0:443", "our own port"}, {"[fd00:ec2::254]:80", "metadata"}, {"[2001:db8::1]:8443", "anybody"},
 }
 
 func TestForbiddenPeers(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
+	giveWayOut(t)
 	trap, err := net.ListenPacket("udp4", "127.0.0.1:0") // what must not be reached
 	if err != nil {
 		t.Fatal(err)
@@ -35,6 +37,7 @@ func TestForbiddenPeers(t *testing.T) {
 	defer trap.Close()
 	peers := [][2]string{{trap.LocalAddr().String(), "a socket of ours"}}
 	peers = append(peers, forbiddenPeers...)
+	sent := startCapture(t)
 	eachTransport(t, nil, func(r *rig, transport string) {
 		tk := r.talk(transport, "alice")
 		tk.allocate()
@@ -69,6 +72,18 @@ func TestForbiddenPeers(t *testing.T) {
 	_ = trap.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	if n, from, err := trap.ReadFrom(make([]byte, 100)); err == nil {
 		t.Errorf("%d bytes from %v reached a forbidden socket", n, from)
+	}
+	for _, p := range peers {
+		if n := sent.to(netip.MustParseAddrPort(p[0])); n > 0 {
+			t.Errorf("%d packets were sent to %s (%s)", n, p[0], p[1])
+		}
+	}
+	if n := sent.elsewhere(); n > 0 {
+		t.Errorf("%d packets left the machine", n)
+	}
+	sent.works(t, "127.0.0.1:22", "8.8.8.8:53", "169.254.169.254:80", "[64:ff9b::7f00:1]:8443", "[2002:7f00:1::]:8443")
+	if n := sent.elsewhere(); n < 4 {
+		t.Errorf("of four packets %d are seen leaving", n)
 	}
 }
 

@@ -41,12 +41,12 @@ type outbox struct {
 // A lane is a queue of frames.
 type lane struct {
 	data   []byte // of all frames, one behind the other
-	frames []waiting
+	frames []stamp
 	start  int // of the oldest frame, in data
 	first  int // the oldest, in frames
 }
 
-type waiting struct {
+type stamp struct {
 	size    int
 	since   time.Duration
 	patient bool // not media: it is kept, however late
@@ -73,7 +73,7 @@ func (o *outbox) put(b []byte) bool {
 	if o.isVideo(b) {
 		l = &o.video
 	}
-	l.push(b, waiting{size: len(b), since: now, patient: isResponse(b)})
+	l.push(b, stamp{size: len(b), since: now, patient: isResponse(b)})
 	return true
 }
 
@@ -92,11 +92,11 @@ func (o *outbox) take(b []byte, limit, count int) []byte {
 	return b
 }
 
-// len is how many frames wait.
-func (o *outbox) len() int {
+// waiting is how many bytes wait.
+func (o *outbox) waiting() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.urgent.len() + o.video.len()
+	return o.size()
 }
 
 // end drops everything, also what will be put.
@@ -138,11 +138,11 @@ func (o *outbox) isVideo(b []byte) bool {
 	return *known == ssrc && ssrc != 0
 }
 
-func (l *lane) len() int         { return len(l.frames) - l.first }
-func (l *lane) size() int        { return len(l.data) - l.start }
-func (l *lane) oldest() *waiting { return &l.frames[l.first] }
+func (l *lane) len() int       { return len(l.frames) - l.first }
+func (l *lane) size() int      { return len(l.data) - l.start }
+func (l *lane) oldest() *stamp { return &l.frames[l.first] }
 
-func (l *lane) push(b []byte, w waiting) {
+func (l *lane) push(b []byte, w stamp) {
 	if len(l.data)+len(b) > cap(l.data) && l.start > len(l.data)/2 { // else let it grow: moving costs, too
 		l.data = l.data[:copy(l.data, l.data[l.start:])]
 		l.frames = l.frames[:copy(l.frames, l.frames[l.first:])]

@@ -134,7 +134,7 @@ func TestOutboxDoesNotAllocate(t *testing.T) {
 			o.put(voice)
 			o.put(video)
 		}
-		for o.len() > 0 {
+		for o.waiting() > 0 {
 			o.take(buf, writeChunk, 20)
 		}
 	}); n != 0 && !raceEnabled {
@@ -149,7 +149,7 @@ func BenchmarkOutbox(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		o.put(frame)
-		if o.len() == 8 {
+		if o.waiting() > 8000 {
 			o.take(buf, writeChunk, 8)
 		}
 	}

@@ -19,10 +19,11 @@ const (
 	writeChunk = 8 << 10
 	writeTime  = 10 * time.Second
 
-	// coalesceFrom is how many frames must wait for several of them to share a
-	// TLS record. There are clients (coturn's) that take a record for a message
-	// and lose what follows the first; at their pace that many never wait.
-	coalesceFrom = 8
+	// coalesceFrom is how many bytes must wait for several frames to share a TLS
+	// record. There are clients (coturn's) that take a record for a message and
+	// lose what follows the first; they never send so much that this much waits,
+	// not even on a busy machine.
+	coalesceFrom = 16 << 10
 )
 
 // A stream is one TCP or TLS connection. Its reader and its writer are
@@ -119,6 +120,7 @@ func (s *stream) send(b []byte, _ netip.AddrPort) {
 // write sends what send queued, until the connection ends: many frames in one
 // write on TCP; on TLS only if many wait.
 func (s *stream) write() {
+	keepShort(s.conn)
 	for {
 		select {
 		case <-s.wake:
@@ -142,8 +144,8 @@ func (s *stream) flush() bool {
 	chunk := chunks.Get().(*[writeChunk]byte)
 	defer chunks.Put(chunk)
 	for {
-		frames := s.out.len()
-		if s.records && frames < coalesceFrom {
+		frames := writeChunk // as many as fit
+		if s.records && s.out.waiting() < coalesceFrom {
 			frames = 1
 		}
 		b := s.out.take(chunk[:0], writeChunk, frames)

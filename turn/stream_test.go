@@ -88,10 +88,10 @@ func TestFramesAreCoalesced(t *testing.T) {
 			got += len(b)
 			sizes[len(b)]++
 		}
-		if sizes[writeChunk/len(frame)*len(frame)] < 3 {
+		if sizes[writeChunk/len(frame)*len(frame)] < 2 {
 			t.Errorf("records %v: writes by size: %v", records, sizes)
 		}
-		if single := sizes[len(frame)]; records && single >= coalesceFrom || !records && single > 1 {
+		if single := sizes[len(frame)]; records && single*len(frame) >= coalesceFrom+len(frame) || !records && single > 1 {
 			t.Errorf("records %v: %d frames written alone", records, single)
 		}
 	}

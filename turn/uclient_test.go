@@ -2,10 +2,10 @@ package turn
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -97,7 +97,11 @@ func (r *rig) runUclient(transport, peer string, extra ...string) (string, error
 	case "tls":
 		args = append(args, "-t", "-S")
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), 60*time.Second)
+	limit := 60 * time.Second
+	if slices.Contains(extra, "-R") {
+		limit = 3 * time.Second // it never ends by itself, with no server
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), limit)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "turnutils_uclient", append(args, host)...).CombinedOutput()
 	return string(out), err
@@ -107,8 +111,13 @@ func (r *rig) runUclient(transport, peer string, extra ...string) (string, error
 // uclient asks for a permission for the second even without RTCP.
 func startPeer(t *testing.T) (rtp, rtcp string) {
 	t.Helper()
+	return startPeerAt(t, "127.0.0.1")
+}
+
+func startPeerAt(t *testing.T, ip string) (rtp, rtcp string) {
+	t.Helper()
 	port := freePair(t)
-	cmd := exec.Command("turnutils_peer", "-L", "127.0.0.1", "-p", strconv.Itoa(port))
+	cmd := exec.Command("turnutils_peer", "-L", ip, "-p", strconv.Itoa(port))
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -116,8 +125,8 @@ func startPeer(t *testing.T) (rtp, rtcp string) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	rtp, rtcp = fmt.Sprintf("127.0.0.1:%d", port), fmt.Sprintf("127.0.0.1:%d", port+1)
-	conn, err := net.Dial("udp4", rtp)
+	rtp, rtcp = net.JoinHostPort(ip, strconv.Itoa(port)), net.JoinHostPort(ip, strconv.Itoa(port+1))
+	conn, err := net.Dial("udp", rtp)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 type Comparison struct {
 	Machine string   `json:"machine"` // that sallyload ran on
 	Targets []string `json:"targets"`
+	Names   []string `json:"names"`
 	Loads   []Result `json:"loads"`
 }
 
@@ -49,10 +50,10 @@ type Ratios struct {
 }
 
 // compareAll runs every load of o against every target, in alternation so that
-// what else the machine does falls on all of them. An interrupt ends it with
-// what has been measured.
+// what else the machine does falls on all of them. An interrupt or an error ends
+// it with what has been measured until then.
 func compareAll(ctx context.Context, o options, stderr io.Writer) (*Comparison, error) {
-	c := &Comparison{Machine: machine()}
+	c := &Comparison{Machine: machine(), Names: o.names}
 	for _, t := range o.targets {
 		c.Targets = append(c.Targets, t.name)
 	}
@@ -62,10 +63,10 @@ func compareAll(ctx context.Context, o options, stderr io.Writer) (*Comparison, 
 	}
 	for _, s := range loads {
 		result, err := o.repeat(ctx, s, stderr)
-		if err != nil {
-			return nil, fmt.Errorf("load %s: %w", s.name, err)
-		}
 		c.Loads = append(c.Loads, result)
+		if err != nil {
+			return c, fmt.Errorf("load %s: %w", s.name, err)
+		}
 		if ctx.Err() != nil {
 			break
 		}
@@ -74,8 +75,9 @@ func compareAll(ctx context.Context, o options, stderr io.Writer) (*Comparison, 
 }
 
 // repeat runs one load against every target in turn.
-func (o options) repeat(ctx context.Context, s shape, stderr io.Writer) (Result, error) {
-	result := Result{Load: s.name, Runs: make([][]*Report, len(o.targets)), Medians: make([]*Median, len(o.targets))}
+func (o options) repeat(ctx context.Context, s shape, stderr io.Writer) (result Result, err error) {
+	result = Result{Load: s.name, Runs: make([][]*Report, len(o.targets)), Medians: make([]*Median, len(o.targets))}
+	defer result.conclude()
 	lacks := make([]bool, len(o.targets))
 	for run := range o.runs {
 		order := make([]int, len(o.targets))
@@ -95,10 +97,18 @@ func (o options) repeat(ctx context.Context, s shape, stderr io.Writer) (Result,
 			if err != nil {
 				return result, err
 			}
+			if ctx.Err() != nil && run > 0 {
+				break // cut short, and no use beside whole ones
+			}
 			r.Load = s.name
 			result.Runs[i] = append(result.Runs[i], r)
 		}
 	}
+	return result, nil
+}
+
+// conclude works out what the runs amount to.
+func (result *Result) conclude() {
 	for i, runs := range result.Runs {
 		result.Medians[i] = medianOf(runs)
 	}
@@ -108,7 +118,6 @@ func (o options) repeat(ctx context.Context, s shape, stderr io.Writer) (Result,
 			P99: ratio(m[0].P99, m[1].P99), PerSession: ratio(m[0].PerSession, m[1].PerSession),
 		}
 	}
-	return result, nil
 }
 
 // runOne starts the target if it is to be started, and puts it under load once.
@@ -132,7 +141,7 @@ func medianOf(runs []*Report) *Median {
 		return nil
 	}
 	return &Median{
-		CPUPerOut:  median(runs, func(r *Report) float64 { return r.server().PerOut }),
+		CPUPerOut:  median(runs, (*Report).perOut),
 		CPUPercent: median(runs, func(r *Report) float64 { return r.server().CPUPercent }),
 		PerSecond:  median(runs, func(r *Report) float64 { return r.Packets.PerSecond }),
 		Loss:       median(runs, func(r *Report) float64 { return r.Packets.Loss }),
@@ -143,6 +152,14 @@ func medianOf(runs []*Report) *Median {
 		LoadCPU:    median(runs, func(r *Report) float64 { return r.LoadCPU }),
 		Failed:     median(runs, func(r *Report) float64 { return float64(r.Joins.Failed) }),
 	}
+}
+
+// perOut returns 0 where nothing came out.
+func (r *Report) perOut() float64 {
+	if r.Packets.Received == 0 {
+		return 0
+	}
+	return r.server().PerOut
 }
 
 // server returns what the processes spent, zeros if they are not known.

@@ -150,18 +150,28 @@ func TestPaths(t *testing.T) {
 	}
 }
 
+// When a target cannot be measured, what was measured before is still printed.
+func TestCompareFailsLate(t *testing.T) {
+	name, flags := gatewayTarget(t)
+	status, stdout, stderr := text(t, append(flags, "-compare", "-runs", "1", "-calls", "1", "-users", "2", "-unmuted", "1", "-path", "udp",
+		"-duration", "1s", name, "/does/not/exist")...)
+	if status != 1 || !strings.Contains(stderr, "start target") || !strings.Contains(stdout, "| 1x2x1 | A |") {
+		t.Errorf("status %d: %s\n%s", status, stderr, stdout)
+	}
+}
+
 // Two targets get the same load in turn; the JSON has every run, the table the
 // medians, and the profiles are where they were asked for.
 func TestCompare(t *testing.T) {
 	name, flags := gatewayTarget(t)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "out.json")
-	status, stdout, stderr := text(t, append(flags, "-compare", name, name, "-runs", "2", "-calls", "1", "-users", "2", "-unmuted", "1", "-path", "udp",
+	status, stdout, stderr := text(t, append(flags, "-compare", name, name, "-runs", "2", "-names", "one,two", "-calls", "1", "-users", "2", "-unmuted", "1", "-path", "udp",
 		"-duration", "1s", "-json", file, "-profile", dir)...)
 	if status != 0 {
 		t.Fatalf("status %d: %s", status, stderr)
 	}
-	for _, want := range []string{"| 1x2x1 | A |", "| 1x2x1 | B |", "| 1x2x1 | A/B |"} {
+	for _, want := range []string{"| 1x2x1 | one |", "| 1x2x1 | two |", "| 1x2x1 | *ratio* |", "Medians of 2 runs"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("no %q in the table:\n%s", want, stdout)
 		}

@@ -86,9 +86,6 @@ func execute(ctx context.Context, o options, stdout, stderr io.Writer) (failed i
 		return r.Joins.Failed, o.print(r, stdout)
 	}
 	c, err := compareAll(ctx, o, stderr)
-	if err != nil {
-		return 0, err
-	}
 	for _, load := range c.Loads {
 		for _, runs := range load.Runs {
 			for _, r := range runs {
@@ -97,7 +94,7 @@ func execute(ctx context.Context, o options, stdout, stderr io.Writer) (failed i
 		}
 	}
 	if o.output != "" {
-		err = o.print(c, nil)
+		err = errors.Join(err, o.print(c, nil))
 	}
 	return failed, errors.Join(err, c.write(stdout))
 }

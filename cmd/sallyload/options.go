@@ -42,7 +42,8 @@ type options struct {
 
 	targets []target // at least one
 	compare bool
-	loads   []shape // of the suite; nil without one
+	names   []string // of the targets, in tables
+	loads   []shape  // of the suite; nil without one
 	runs    int
 	output  string // file for the JSON; "" = standard output
 	profile string // directory for the server's profiles; "" = none
@@ -55,8 +56,8 @@ type turnServer struct{ urls, user, password string }
 
 // raw holds flags that need a second look.
 type raw struct {
-	keyFile, secret, secretFile, pids, suite string
-	port, kbps                               uint
+	keyFile, secret, secretFile, pids, suite, names string
+	port, kbps                                      uint
 }
 
 // parse reads the command line. The flag package has already reported its own
@@ -113,6 +114,7 @@ func (o *options) define(f *flag.FlagSet, r *raw) {
 	f.DurationVar(&o.duration, "duration", 15*time.Second, "time measured")
 	f.StringVar(&r.pids, "pid", "", "process IDs of a server that sallyload did not start, separated by commas or blanks")
 	f.BoolVar(&o.compare, "compare", false, "run the load against two targets in turn and print medians and ratios")
+	f.StringVar(&r.names, "names", "A,B", "what tables call the targets, separated by commas")
 	f.StringVar(&r.suite, "suite", "", "run a list of loads instead of one: "+suiteNames())
 	f.IntVar(&o.runs, "runs", 0, "runs of each load against each target, of which the median counts; 0 = 5 with -compare or -suite, otherwise 1")
 	f.StringVar(&o.profile, "profile", "", "directory for CPU, allocation and mutex profiles of the server, taken of the time measured")
@@ -147,6 +149,9 @@ func (o *options) complete(r raw) error {
 		if o.loads, err = suite(r.suite); err != nil {
 			return err
 		}
+	}
+	if o.names = strings.Split(r.names, ","); len(o.names) < 2 {
+		o.names = append(o.names, "B")
 	}
 	if o.feedback {
 		o.verify = 100

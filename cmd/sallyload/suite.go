@@ -38,6 +38,12 @@ var suites = map[string][]shape{
 		{"5x200x2", 5, 200, 2, false, peer.UDP},
 		{"5x200x2 screen", 5, 200, 2, true, peer.UDP},
 	},
+	// Many in one call, and many calls.
+	"big": {
+		{"1x1000x2", 1, 1000, 2, false, peer.UDP},
+		{"1x200x2 screen", 1, 200, 2, true, peer.UDP},
+		{"1000x2x1", 1000, 2, 1, false, peer.UDP},
+	},
 	// What a profile is taken of.
 	"profile": {
 		{"20x8x2", 20, 8, 2, false, peer.UDP},

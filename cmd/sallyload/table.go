@@ -10,40 +10,34 @@ import (
 // load of two targets and the ratio between them.
 func (c *Comparison) write(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n", c.Machine)
-	for i, name := range c.Targets {
-		if len(c.Targets) > 1 {
-			fmt.Fprintf(&b, "%s: %s\n", letter(i), name)
-		}
-	}
-	b.WriteString("\n| load | target | packets/s out | CPU µs/packet out | CPU % of a core | p50 ms | p99 ms | loss % | KiB/session | join p95 ms | sallyload CPU % |\n")
+	b.WriteString("| load | server | packets/s out | CPU µs/packet out | CPU % of a core | p50 ms | p99 ms | loss % | KiB/session | join p95 ms | sallyload CPU % |\n")
 	b.WriteString("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n")
+	runs := 0
 	for _, r := range c.Loads {
 		for i, m := range r.Medians {
-			r.row(&b, i, m)
+			runs = max(runs, len(r.Runs[i]))
+			r.row(&b, c.Names[i], m)
 		}
 		if x := r.Ratios; x != nil {
-			fmt.Fprintf(&b, "| %s | A/B | | **%s** | %s | | %s | | %s | | |\n", r.Load, share(x.CPUPerOut), share(x.CPUPercent), share(x.P99), share(x.PerSession))
+			fmt.Fprintf(&b, "| %s | *ratio* | | **%s** | %s | | %s | | %s | | |\n", r.Load, share(x.CPUPerOut), share(x.CPUPercent), share(x.P99), share(x.PerSession))
 		}
 	}
+	fmt.Fprintf(&b, "\nMedians of %d runs. %s.\n", runs, c.Machine)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-func (r *Result) row(b *strings.Builder, i int, m *Median) {
+func (r *Result) row(b *strings.Builder, name string, m *Median) {
 	if m == nil {
-		fmt.Fprintf(b, "| %s | %s | – | – | – | – | – | – | – | – | – |\n", r.Load, letter(i))
-		return
+		return // the load is not for this server
 	}
-	out := "–"
+	out, p50, p99 := "–", "–", "–"
 	if m.PerSecond > 0 {
-		out = fmt.Sprintf("%.1f", m.CPUPerOut)
+		out, p50, p99 = fmt.Sprintf("%.1f", m.CPUPerOut), fmt.Sprintf("%.2f", m.P50/1000), fmt.Sprintf("%.2f", m.P99/1000)
 	}
-	fmt.Fprintf(b, "| %s | %s | %.0f | %s | %.1f | %.2f | %.2f | %s | %.0f | %.0f | %.0f |\n", r.Load, letter(i), m.PerSecond, out,
-		m.CPUPercent, m.P50/1000, m.P99/1000, loss(m.Loss), m.PerSession, m.JoinP95/1000, m.LoadCPU)
+	fmt.Fprintf(b, "| %s | %s | %.0f | %s | %.1f | %s | %s | %s | %.0f | %.0f | %.0f |\n", r.Load, name, m.PerSecond, out,
+		m.CPUPercent, p50, p99, loss(m.Loss), m.PerSession, m.JoinP95/1000, m.LoadCPU)
 }
-
-func letter(i int) string { return string(rune('A' + i)) }
 
 func share(x *float64) string {
 	if x == nil {

@@ -143,7 +143,7 @@ func TestTURNTemplate(t *testing.T) {
 func TestMedians(t *testing.T) {
 	var runs []*Report
 	for _, us := range []float64{30, 10, 20} {
-		runs = append(runs, &Report{Server: &Server{PerOut: us}})
+		runs = append(runs, &Report{Packets: Packets{Received: 1}, Server: &Server{PerOut: us}})
 	}
 	if m := medianOf(runs); m.CPUPerOut != 20 {
 		t.Errorf("median %v, want 20", m.CPUPerOut)
@@ -153,6 +153,24 @@ func TestMedians(t *testing.T) {
 	}
 	if medianOf(nil) != nil || ratio(1, 0) != nil || *ratio(1, 2) != 0.5 {
 		t.Error("nothing has a median, or a ratio to nothing")
+	}
+}
+
+// Every load of a suite is one that the flags allow, under a name of its own.
+func TestSuites(t *testing.T) {
+	for name, loads := range suites {
+		seen := map[string]bool{}
+		for _, s := range loads {
+			o := (options{duration: 1, turn: turnServer{urls: "turn:h"}}).load(s)
+			if err := o.validate(); err != nil || seen[s.name] {
+				t.Errorf("%s: %s: %v", name, s.name, err)
+			}
+			seen[s.name] = true
+		}
+	}
+	some, err := suite("standard:TCP,1x50")
+	if err != nil || len(some) != 2 || some[0].name != "1x50x2" || some[1].name != "6x8x2 TCP" {
+		t.Errorf("%v, %v", some, err)
 	}
 }
 

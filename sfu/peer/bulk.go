@@ -21,7 +21,8 @@ import (
 //
 // So a track of such a peer tells loss and order but neither latency nor damage;
 // a load test has a sample of ordinary peers beside them. A Bulk serves the
-// paths over UDP: on the other ones a peer with a Bulk is an ordinary peer.
+// paths over UDP and IPv4: on the other ones a peer with a Bulk is an ordinary
+// peer.
 type Bulk struct {
 	net  transport.Net // shared: to list the network interfaces is dear
 	poll *poller
@@ -45,7 +46,7 @@ func NewBulk() (*Bulk, error) {
 // counts reports whether a peer of that configuration gets its sockets from its
 // Bulk.
 func (c *Config) counts() bool {
-	return c.Bulk != nil && (c.Path == UDP || c.Path == TURNUDP)
+	return c.Bulk != nil && !c.IPv6 && (c.Path == UDP || c.Path == TURNUDP)
 }
 
 // A tally counts the packets of one peer's tracks.
