@@ -64,7 +64,7 @@ bench-sfu: build ## the SFU beside a plain pion one: CPU, latency, loss, memory 
 
 bench-seed: build ## the SFU under the loads that Mattermost publishes figures of (RUNS=5)
 	@mkdir -p artifacts
-	@GO='$(GO)' .ci/load -suite seed $(BENCH) -json artifacts/bench-seed.json -names Sallyport $(ARGS) >artifacts/bench-seed.md; \
+	@GO='$(GO)' .ci/load -suite seed $(BENCH) -ramp 30ms -json artifacts/bench-seed.json -names Sallyport $(ARGS) >artifacts/bench-seed.md; \
 		status=$$?; cat artifacts/bench-seed.md; exit $$status
 
 figures: bench-sfu bench-seed profile ## measure all of docs/performance.md again, and write it there

@@ -1,6 +1,7 @@
 package sfu
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/pion/webrtc/v3"
@@ -11,6 +12,10 @@ import (
 
 // trackEnd is how long the tracks of a session may take to end after it.
 const trackEnd = 5 * time.Second
+
+// relayGrace is how long a participant whose relay is gone may take to come back
+// on another way, after ICE has missed it for 5 s.
+const relayGrace = 5 * time.Second
 
 // connect makes the PeerConnection, with the first offer.
 func (s *Session) connect() error {
@@ -46,10 +51,40 @@ func (s *Session) connectionState(st webrtc.PeerConnectionState) {
 	case webrtc.PeerConnectionStateFailed, webrtc.PeerConnectionStateClosed:
 		s.end("connection " + st.String())
 	case webrtc.PeerConnectionStateDisconnected:
+		time.AfterFunc(relayGrace, func() { s.post(s.checkRelay) })
 	default:
 		return
 	}
 	s.server.metrics.states.WithLabelValues(st.String()).Inc()
+}
+
+// A reacher is a hairpin that knows which of its clients are still there.
+type reacher interface {
+	Reaches(client netip.AddrPort) bool
+}
+
+// checkRelay ends the session of a participant who has been silent for a while
+// and whose relay is gone: nothing can come from there any more. One who has moved
+// to another network has had the time to say so.
+func (s *Session) checkRelay() {
+	if s.pc == nil || s.pc.ConnectionState() != webrtc.PeerConnectionStateDisconnected {
+		return
+	}
+	pair, err := s.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
+	if err != nil || pair == nil || !s.server.mux.relayed(pair.Remote.Address, pair.Remote.Port) {
+		return
+	}
+	ip, err := netip.ParseAddr(pair.Remote.Address)
+	if err != nil {
+		return
+	}
+	client := netip.AddrPortFrom(ip.Unmap(), pair.Remote.Port)
+	for _, sock := range s.server.mux.sockets {
+		if r, ok := sock.PacketConn.(reacher); ok && r.Reaches(client) {
+			return
+		}
+	}
+	s.end("relay is gone")
 }
 
 // close frees what the session holds and tells the participant.

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pion/ice/v2"
 	"github.com/pion/interceptor"
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
@@ -150,6 +151,7 @@ func newGuest(t *testing.T, name string, o guestOptions) *guest {
 	if o.tcp {
 		e.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeTCP4})
 	}
+	e.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	e.LoggerFactory = pionLog{discard}
 	chain := &interceptor.Registry{}
 	if o.media != nil {

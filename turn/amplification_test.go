@@ -46,10 +46,12 @@ func TestBindingIsRationed(t *testing.T) {
 	r := newRig(t, nil)
 	known := r.talk("udp", "alice")
 	known.allocate()
-	for slot := range r.server.challenges.slots {
-		s := &r.server.challenges.slots[slot]
-		s.tokens, s.seen = 0, time.Now().Add(time.Hour)
+	c := r.server.challenges
+	c.mu.Lock()
+	for i := range c.slots {
+		c.slots[i].tokens, c.slots[i].seen = 0, time.Now().Add(time.Hour)
 	}
+	c.mu.Unlock()
 	ask := stun.MustBuild(stun.TransactionID, stun.BindingRequest).Raw
 	tk := r.talk("udp", "")
 	tk.send(ask)

@@ -291,6 +291,9 @@ func (l *landing) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	return len(b), nil
 }
 
+// Reaches reports whether a relayed address is that of a living allocation.
+func (l *landing) Reaches(client netip.AddrPort) bool { return l.hairpin.find(client) != nil }
+
 func (l *landing) Close() error {
 	l.once.Do(func() { close(l.done) })
 	return nil

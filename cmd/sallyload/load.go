@@ -34,6 +34,7 @@ type load struct {
 
 	mu     sync.Mutex     // guards the following
 	rooms  [][]*peer.Peer // by call
+	live   []int          // tracks published, by call
 	errors map[string]int // why joins failed
 }
 
@@ -55,7 +56,7 @@ func (l *load) run(ctx context.Context) (*Report, error) {
 	defer mux.Close()
 	defer l.runBulk()()
 	l.mux, l.errors = mux, map[string]int{}
-	l.rooms = make([][]*peer.Peer, l.calls)
+	l.rooms, l.live = make([][]*peer.Peer, l.calls), make([]int, l.calls)
 	defer l.leave()
 	stop := l.showProgress()
 	defer stop()
@@ -64,7 +65,7 @@ func (l *load) run(ctx context.Context) (*Report, error) {
 	l.join(ctx)
 	l.setPhase("waiting for tracks")
 	want := l.calls * l.published() * (l.users - 1)
-	l.poll(ctx, l.settle, func() bool { return l.tracks() >= want })
+	l.poll(ctx, l.settle, func() bool { return l.tracks() >= l.due() })
 	l.setPhase("warming up")
 	sleep(ctx, l.warm)
 	l.setPhase("measuring")
@@ -74,93 +75,6 @@ func (l *load) run(ctx context.Context) (*Report, error) {
 	}
 	m.idle, m.wanted = idle, want
 	return l.report(m), nil
-}
-
-// runBulk starts what receives for the participants that only count. The
-// function it returns ends it. Without it, as elsewhere than on Linux, all
-// participants verify.
-func (l *load) runBulk() func() {
-	bulk, err := peer.NewBulk()
-	if err != nil {
-		return func() {}
-	}
-	l.bulk = bulk
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() {
-		if err := bulk.Run(ctx); err != nil {
-			fmt.Fprintln(l.stderr, "sallyload:", err)
-		}
-	})
-	return func() {
-		cancel()
-		running.Wait()
-	}
-}
-
-// bulkFor returns what receives for participant i of a call, nil for those who
-// do it themselves.
-func (l *load) bulkFor(i int) *peer.Bulk {
-	if l.verifies(i) {
-		return nil
-	}
-	return l.bulk
-}
-
-// join lets everyone in, one every ramp, call by call.
-func (l *load) join(ctx context.Context) {
-	var everyone sync.WaitGroup
-	slots := make(chan struct{}, joinAtOnce)
-	for call := range l.rooms {
-		id := peer.NewID()
-		for i := range l.users {
-			select {
-			case slots <- struct{}{}:
-			case <-ctx.Done():
-				everyone.Wait()
-				return
-			}
-			everyone.Go(func() {
-				defer func() { <-slots }()
-				if err := l.enter(ctx, call, i, id); err != nil && ctx.Err() == nil {
-					l.fail(err)
-				}
-			})
-			sleep(ctx, l.ramp)
-		}
-	}
-	everyone.Wait()
-}
-
-// enter joins participant i of a call and publishes what it has to.
-func (l *load) enter(ctx context.Context, call, i int, id string) error {
-	p, err := peer.Join(ctx, l.mux, peer.Config{
-		Call: id, Channel: id, Path: l.path, Port: l.port, ICEServers: l.servers,
-		DCSignaling: l.channel, Feedback: l.feedback, Window: &l.window, SRTP: l.srtp, Bulk: l.bulkFor(i),
-	})
-	if err != nil {
-		return err
-	}
-	l.mu.Lock()
-	l.rooms[call] = append(l.rooms[call], p)
-	l.mu.Unlock()
-	l.joined.Add(1)
-	ctx, cancel := context.WithTimeout(ctx, publishTime)
-	defer cancel()
-	video := peer.Video{Bitrate: l.videoBitrate, FPS: 20}
-	if l.speaks(i) {
-		err = p.Unmute(ctx)
-	}
-	if err == nil && l.shares(i) {
-		err = p.ShareScreen(ctx, video)
-	}
-	if err == nil && l.films(i) {
-		err = p.CameraOn(ctx, video)
-	}
-	if err != nil {
-		l.joined.Add(-1)
-	}
-	return err
 }
 
 func (l *load) fail(err error) {

@@ -26,6 +26,7 @@ func serve(args []string) int {
 	level := new(slog.LevelVar)
 	logger := newLogger(os.Stderr, l.Log, level)
 	logWarnings(logger, l)
+	limitMemory(logger)
 	g, err := gateway.New(l.Config, gateway.Options{Logger: logger, Level: level, Version: build()})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "sallyport:", err)
