@@ -94,6 +94,47 @@ func (m *tcpMux) way(ufrag string, local, remote netip.AddrPort) *way {
 	return found
 }
 
+// A reacher is a hairpin that knows which of its clients are still there.
+type reacher interface {
+	Reaches(client netip.AddrPort) bool
+}
+
+// leads reports whether what is sent to a remote address may arrive: false if its
+// TCP connection, or the relay that it is, has ended. Over UDP nobody can know.
+func (m *mux) leads(remote netip.AddrPort, tcp bool) bool {
+	if tcp {
+		return m.tcp.leads(remote)
+	}
+	known := false
+	for _, s := range m.sockets {
+		if s.kernel != nil || s.routes.get(remote) == nil {
+			continue
+		}
+		r, ok := s.hairpin.(reacher)
+		if !ok || r.Reaches(remote) {
+			return true
+		}
+		known = true
+	}
+	return !known
+}
+
+func (m *tcpMux) leads(remote netip.AddrPort) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, of := range m.conns {
+		for _, c := range of {
+			c.mu.RLock()
+			_, ok := c.peers[remote]
+			c.mu.RUnlock()
+			if ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // An outbox collects packets of one goroutine for any number of participants and
 // sends them in few system calls. It never waits for anybody longer than a few
 // milliseconds. What cannot be sent is lost and counted.

@@ -345,3 +345,50 @@ func TestRouteTable(t *testing.T) {
 		t.Errorf("%d routes are left", table.count())
 	}
 }
+
+// Where a TCP connection or a relay has ended nothing leads.
+func TestLeads(t *testing.T) {
+	r := newTapRig(t, batch.Options{})
+	all, err := r.tcp.GetAllConns("local", false, net.IPv4(127, 0, 0, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", all[0].LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := bindingRequest(t, "local:remote")
+	if _, err := c.Write(framed(check)); err != nil {
+		t.Fatal(err)
+	}
+	from := localAddrPort(wants(t, all[0], check))
+	if !r.mux.leads(from, true) {
+		t.Error("an open connection does not lead")
+	}
+	if !r.mux.leads(from, false) {
+		t.Error("UDP does not lead")
+	}
+	_ = c.Close()
+	until(t, "the end of the connection", func() bool { return !r.mux.leads(from, true) })
+	_ = all[0].Close()
+
+	h := &leavingConn{memoryConn: memoryConn{local: r.hair.local}}
+	s := &muxSocket{index: len(r.mux.sockets), hairpin: h, local: localAddrPort(h.local)}
+	m := &mux{sockets: []*muxSocket{s}}
+	at := netip.MustParseAddrPort("192.0.2.1:50000")
+	s.claim(at, &muxConn{}, net.UDPAddrFromAddrPort(at))
+	if h.there = true; !m.leads(at, false) {
+		t.Error("a living relay does not lead")
+	}
+	if h.there = false; m.leads(at, false) {
+		t.Error("a relay that is gone leads")
+	}
+}
+
+// A leavingConn is a hairpin whose client may be gone.
+type leavingConn struct {
+	memoryConn
+	there bool
+}
+
+func (c *leavingConn) Reaches(netip.AddrPort) bool { return c.there }
