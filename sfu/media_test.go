@@ -59,7 +59,7 @@ func (s *speaker) says(t testing.TB, packets int) {
 			t.Fatal(err)
 		}
 		s.srv.mux.deliver(s.reader, s.srv.mux.sockets[0], p, s.from)
-		s.reader.end()
+		s.reader.finish()
 	}
 }
 
@@ -116,7 +116,7 @@ func TestForgeriesAndReplaysAreDropped(t *testing.T) {
 	h := []byte{0x80, 111, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1}
 	for _, p := range [][]byte{append(h, make([]byte, 40)...), h, {0x80, 111}} {
 		s.srv.mux.deliver(s.reader, s.srv.mux.sockets[0], p, s.from)
-		s.reader.end()
+		s.reader.finish()
 	}
 	other, err := s.media.in.Sealer(2, 0) // an SSRC nobody has announced
 	if err != nil {
@@ -127,7 +127,7 @@ func TestForgeriesAndReplaysAreDropped(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.srv.mux.deliver(s.reader, s.srv.mux.sockets[0], p, s.from)
-	s.reader.end()
+	s.reader.finish()
 	if got := l.all(); len(got) != 0 {
 		t.Errorf("%d packets went out", len(got))
 	}
@@ -203,8 +203,8 @@ func TestTwoReadersAtATime(t *testing.T) {
 		}
 		s.srv.mux.deliver(r, s.srv.mux.sockets[0], p, s.from)
 	}
-	one.end()
-	two.end()
+	one.finish()
+	two.finish()
 	if got := l.all(); len(got) != 4 {
 		t.Errorf("%d packets, want 4", len(got))
 	}

@@ -114,7 +114,7 @@ func New(s *Sockets, o Options) (*Server, error) {
 	}
 	srv := &Server{log: log, metrics: met, sockets: s, told: o.Readvertised, mux: m, tcp: newTCPMux(s, o.ICETCP, drops), keys: newICEKeys(), groups: map[string]*group{}}
 	srv.mux.keys, srv.tcp.keys = srv.keys, srv.keys
-	srv.mux.tcp, srv.tcp.udp = srv.tcp, srv.mux
+	srv.mux.tcp, srv.tcp.mux = srv.tcp, srv.mux
 	srv.resend, srv.reporter = &resender{out: m.newOutbox()}, newReporter()
 	srv.drops, srv.speakers = drops, o.AudioLastN
 	srv.refused = func(err error) { drops(refusal(err)) }
