@@ -59,33 +59,26 @@ func (s *Session) connectionState(st webrtc.PeerConnectionState) {
 	s.server.metrics.states.WithLabelValues(st.String()).Inc()
 }
 
-// A reacher is a hairpin that knows which of its clients are still there.
-type reacher interface {
-	Reaches(client netip.AddrPort) bool
-}
-
 // checkRelay ends the session of a participant who has been silent for a while
-// and whose relay is gone: nothing can come from there any more. One who has moved
+// and whose relay or TCP connection is gone: nothing can come from there any more. One who has moved
 // to another network has had the time to say so.
 func (s *Session) checkRelay() {
 	if s.pc == nil || s.pc.ConnectionState() != webrtc.PeerConnectionStateDisconnected {
 		return
 	}
 	pair, err := s.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
-	if err != nil || pair == nil || !s.server.mux.relayed(pair.Remote.Address, pair.Remote.Port) {
+	if err != nil || pair == nil {
 		return
 	}
 	ip, err := netip.ParseAddr(pair.Remote.Address)
 	if err != nil {
 		return
 	}
-	client := netip.AddrPortFrom(ip.Unmap(), pair.Remote.Port)
-	for _, sock := range s.server.mux.sockets {
-		if r, ok := sock.PacketConn.(reacher); ok && r.Reaches(client) {
-			return
-		}
+	tcp := pair.Remote.Protocol == webrtc.ICEProtocolTCP
+	if s.server.mux.leads(netip.AddrPortFrom(ip.Unmap(), pair.Remote.Port), tcp) {
+		return
 	}
-	s.end("relay is gone")
+	s.end("relay or connection is gone")
 }
 
 // close frees what the session holds and tells the participant.

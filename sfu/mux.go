@@ -1,9 +1,6 @@
 package sfu
 
 import (
-	"bytes"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,8 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/pion/stun"
 )
 
 const (
@@ -38,7 +33,8 @@ const (
 //	kernel socket ──┼─ by remote address, ────┼─ muxConn of ufrag b ─> ICE agent b
 //	hairpin       ──┘  STUN requests by ufrag └─ …
 //
-// Each socket has one reader. A STUN request goes to the session whose local
+// A kernel socket is a group of several on one address, each with a reader of its
+// own that takes many datagrams at once. A STUN request goes to the session whose local
 // ufrag begins its USERNAME (RFC 8445 §7.2.2). Everything else goes to the
 // session that has written to that remote address, and a session writes only to
 // addresses whose request carried its password or that its participant named.
@@ -53,56 +49,37 @@ type mux struct {
 	sockets []*muxSocket
 	drops   func(reason string)
 	keys    *iceKeys
-	tcp     *tcpMux
-
-	tapMu sync.RWMutex // guards taps
-	taps  map[string]mediaTap
+	taps    *tapTable
+	tcp     *tcpMux       // the other half of the sessions' ways; nil without
+	boxes   atomic.Uint32 // outboxes made
 
 	mu     sync.RWMutex          // guards the following
 	conns  map[string][]*muxConn // by local ufrag
 	closed bool
 }
 
-// A muxSocket is one way datagrams come and go.
-type muxSocket struct {
-	net.PacketConn
-	udp   *net.UDPConn   // the same, when it is a kernel socket
-	local netip.AddrPort // where it is bound, or the hairpin pretends to be
-	guest *SharedConn    // whose the rest of the datagrams is, on the shared port
-
-	mu     sync.RWMutex // guards routes
-	routes map[netip.AddrPort]*muxRoute
-}
-
-// A muxRoute is a remote address in use by a session.
-type muxRoute struct {
-	conn *muxConn
-	from *net.UDPAddr // the address as the ICE agent wants it, made once
-	seen atomic.Int64 // Unix nanoseconds of the last STUN request for conn from there
-}
-
 // newMux makes the mux of the given kernel sockets and hairpins. Reading starts
 // with run.
 func newMux(s *Sockets, hairpins []net.PacketConn, drops func(reason string)) (*mux, error) {
-	m := &mux{bound: s, conns: map[string][]*muxConn{}, taps: map[string]mediaTap{}, drops: drops}
-	for _, c := range s.udp {
-		m.add(&muxSocket{PacketConn: c, udp: c, local: localAddrPort(c.LocalAddr())})
+	m := &mux{bound: s, conns: map[string][]*muxConn{}, drops: drops, taps: newTapTable()}
+	for _, g := range s.udp {
+		m.add(&muxSocket{kernel: g, local: g.local()})
 	}
 	for _, c := range s.shared {
-		m.add(&muxSocket{PacketConn: c.udp, udp: c.udp, local: c.local, guest: c})
+		m.add(&muxSocket{kernel: c.udp, local: c.local, guest: c})
 	}
 	for _, h := range hairpins {
 		local := localAddrPort(h.LocalAddr())
 		if !slices.ContainsFunc(m.sockets, func(s *muxSocket) bool { return s.local == local }) {
 			return nil, fmt.Errorf("hairpin %s: not an address of the SFU", local)
 		}
-		m.add(&muxSocket{PacketConn: h, local: local})
+		m.add(&muxSocket{hairpin: h, local: local})
 	}
 	return m, nil
 }
 
 func (m *mux) add(s *muxSocket) {
-	s.routes = map[netip.AddrPort]*muxRoute{}
+	s.index = len(m.sockets)
 	m.sockets = append(m.sockets, s)
 }
 
@@ -116,176 +93,6 @@ func (m *mux) advertised() []netip.AddrPort {
 		}
 	}
 	return out
-}
-
-// ice reports whether sessions may use s.
-func (s *muxSocket) ice() bool { return s.guest == nil || s.guest.ice }
-
-// read delivers what arrives on s until it is closed. A read error other than
-// that is a datagram lost, never the end of the mux: the kernel reports ICMP
-// errors of single peers this way.
-func (m *mux) read(s *muxSocket) {
-	buf := make([]byte, maxDatagram+1)
-	r := m.newReader()
-	for failed := 0; ; {
-		n, from, err := s.receive(buf)
-		switch {
-		case err == nil && n > maxDatagram:
-			m.drops("oversized")
-		case err == nil:
-			failed = 0
-			m.deliver(r, s, buf[:n], from)
-			r.end()
-		case errors.Is(err, net.ErrClosed):
-			return
-		default:
-			m.drops("read_error")
-			failed = min(failed+1, 100)
-			time.Sleep(time.Duration(failed-1) * time.Millisecond) // an error that stays must not take a core
-		}
-	}
-}
-
-func (s *muxSocket) receive(buf []byte) (int, netip.AddrPort, error) {
-	if s.udp != nil {
-		n, from, err := s.udp.ReadFromUDPAddrPort(buf)
-		return n, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), err
-	}
-	n, from, err := s.ReadFrom(buf)
-	if err != nil {
-		return 0, netip.AddrPort{}, err
-	}
-	return n, localAddrPort(from), nil
-}
-
-// deliver hands one datagram to its session, or to the TURN server on a shared
-// port.
-func (m *mux) deliver(rd *reader, s *muxSocket, p []byte, from netip.AddrPort) {
-	if s.guest != nil && !m.mine(s, p, from) {
-		return
-	}
-	if ufrag, ok := requestUfrag(p); ok {
-		conn := m.lookup(ufrag, s)
-		if conn == nil {
-			m.drops("unknown_ufrag")
-			return
-		}
-		s.touch(from, conn)
-		m.push(conn, p, conn.path(s, from))
-		return
-	}
-	r := s.route(from)
-	if r == nil {
-		m.drops("unknown_source")
-		return
-	}
-	if isBindingError(p) { // of no use to the agent as it is
-		if p = r.conn.roles.refusal(p); p == nil {
-			return
-		}
-	}
-	if m.tapped(rd, r.conn.ufrag, p) {
-		return
-	}
-	m.push(r.conn, p, r.from)
-}
-
-// mine reports whether a datagram that came to a shared socket is for a session.
-// If it is not, the TURN server has got it, or nobody.
-func (m *mux) mine(s *muxSocket, p []byte, from netip.AddrPort) bool {
-	switch classify(p) {
-	case kindCheck:
-		if ufrag, ok := requestUfrag(p); ok && m.lookup(ufrag, s) != nil {
-			return true
-		}
-	case kindAnswer:
-		if s.route(from) != nil {
-			return true
-		}
-	case kindTURN:
-	case kindMedia:
-		return true // or it has no route, as on any other socket
-	case kindQUIC:
-		m.drops("quic")
-		return false
-	default:
-		m.drops("malformed")
-		return false
-	}
-	if !s.guest.give(p, from) {
-		m.drops("turn_full")
-	}
-	return false
-}
-
-// route returns the session that a remote address belongs to, or nil.
-func (s *muxSocket) route(from netip.AddrPort) *muxRoute {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.routes[from]
-}
-
-func (m *mux) push(c *muxConn, p []byte, from *net.UDPAddr) {
-	if !c.in.push(p, from) {
-		m.drops("queue_full")
-	}
-}
-
-// touch notes that from is alive, if it is conn's already.
-func (s *muxSocket) touch(from netip.AddrPort, conn *muxConn) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if r := s.routes[from]; r != nil && r.conn == conn {
-		r.seen.Store(time.Now().UnixNano())
-	}
-}
-
-// claim makes from a remote address of conn, unless another live session uses it.
-func (s *muxSocket) claim(to netip.AddrPort, conn *muxConn, udp *net.UDPAddr) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	if r := s.routes[to]; r != nil {
-		if r.conn == conn {
-			return true
-		}
-		if !r.conn.closed.Load() && now.UnixNano()-r.seen.Load() < int64(routeIdle) {
-			return false
-		}
-	}
-	r := &muxRoute{conn: conn, from: udp}
-	r.seen.Store(now.UnixNano())
-	s.routes[to] = r
-	return true
-}
-
-func (s *muxSocket) release(to netip.AddrPort, conn *muxConn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if r := s.routes[to]; r != nil && r.conn == conn {
-		delete(s.routes, to)
-	}
-}
-
-// relayed reports whether a remote address belongs to a client of the hairpin.
-func (m *mux) relayed(address string, port uint16) bool {
-	ip, err := netip.ParseAddr(address)
-	if err != nil {
-		return false
-	}
-	at := netip.AddrPortFrom(ip.Unmap(), port)
-	for _, s := range m.sockets {
-		if s.udp != nil {
-			continue
-		}
-		s.mu.RLock()
-		_, ok := s.routes[at]
-		s.mu.RUnlock()
-		if ok {
-			return true
-		}
-	}
-	return false
 }
 
 // lookup returns the connection of a ufrag that uses a socket, or nil.
@@ -322,6 +129,7 @@ func (m *mux) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) {
 	if len(c.ways) == 0 {
 		return nil, fmt.Errorf("media address %s: not advertised", at)
 	}
+	c.tap = m.taps.use(ufrag)
 	m.conns[ufrag] = append(m.conns[ufrag], c)
 	return c, nil
 }
@@ -333,7 +141,7 @@ func (m *mux) ways(at netip.AddrPort, mapped func(netip.AddrPort) netip.AddrPort
 	for _, s := range m.sockets {
 		switch {
 		case !s.ice() || mapped(s.local) != at:
-		case s.udp == nil:
+		case s.kernel == nil:
 			hairpins = append(hairpins, s)
 		default:
 			kernel = append(kernel, s)
@@ -346,6 +154,7 @@ func (m *mux) ways(at netip.AddrPort, mapped func(netip.AddrPort) netip.AddrPort
 func (m *mux) forget(c *muxConn) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.taps.unuse(c.ufrag)
 	left := slices.DeleteFunc(m.conns[c.ufrag], func(x *muxConn) bool { return x == c })
 	if m.conns[c.ufrag] = left; len(left) == 0 {
 		delete(m.conns, c.ufrag)
@@ -388,38 +197,9 @@ func (m *mux) Close() error {
 	}
 	var err error
 	for _, s := range m.sockets {
-		if e := s.Close(); e != nil && err == nil {
+		if e := s.close(); e != nil && err == nil {
 			err = e
 		}
 	}
 	return err
-}
-
-// requestUfrag returns the local ufrag a STUN Binding request is meant for: what
-// stands before the colon of its USERNAME (RFC 8445 §7.2.2). It reads at most
-// the datagram and allocates nothing.
-func requestUfrag(p []byte) ([]byte, bool) {
-	const header = 20
-	if len(p) < header || binary.BigEndian.Uint16(p) != 0x0001 || binary.BigEndian.Uint32(p[4:]) != 0x2112A442 {
-		return nil, false
-	}
-	size := int(binary.BigEndian.Uint16(p[2:]))
-	if size > len(p)-header {
-		return nil, false
-	}
-	for rest := p[header : header+size]; len(rest) >= 4; {
-		kind, n := binary.BigEndian.Uint16(rest), int(binary.BigEndian.Uint16(rest[2:]))
-		rest = rest[4:]
-		if n > len(rest) {
-			return nil, false
-		}
-		if kind == uint16(stun.AttrUsername) {
-			if ufrag, _, ok := bytes.Cut(rest[:n], []byte(":")); ok && len(ufrag) > 0 {
-				return ufrag, true
-			}
-			return nil, false
-		}
-		rest = rest[min((n+3)&^3, len(rest)):]
-	}
-	return nil, false
 }

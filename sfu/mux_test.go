@@ -163,7 +163,7 @@ func TestQueueAllocatesNothing(t *testing.T) {
 // A living session keeps its remote address whatever another session sends
 // there; a session that is gone or silent does not.
 func TestRoutesCannotBeTakenFromTheLiving(t *testing.T) {
-	s := &muxSocket{routes: map[netip.AddrPort]*muxRoute{}}
+	s := &muxSocket{}
 	victim, thief := &muxConn{}, &muxConn{}
 	at := netip.MustParseAddrPort("192.0.2.7:4000")
 	udp := net.UDPAddrFromAddrPort(at)
@@ -173,7 +173,7 @@ func TestRoutesCannotBeTakenFromTheLiving(t *testing.T) {
 	if s.claim(at, thief, udp) {
 		t.Error("the address of a living session was given away")
 	}
-	s.routes[at].seen.Store(time.Now().Add(-routeIdle).UnixNano())
+	s.routes.get(at).seen.Store(time.Now().Add(-routeIdle).UnixNano())
 	if !s.claim(at, thief, udp) {
 		t.Error("the address of a silent session was refused")
 	}
@@ -182,7 +182,7 @@ func TestRoutesCannotBeTakenFromTheLiving(t *testing.T) {
 		t.Error("the address of a closed session was refused")
 	}
 	s.release(at, thief) // not its own any longer
-	if s.routes[at] == nil || s.routes[at].conn != victim {
+	if r := s.routes.get(at); r == nil || r.conn != victim {
 		t.Error("a session released the address of another one")
 	}
 }
@@ -204,9 +204,7 @@ func TestStrangersMakeNoState(t *testing.T) {
 		sock := srv.mux.sockets[0]
 		srv.mux.mu.RLock()
 		defer srv.mux.mu.RUnlock()
-		sock.mu.RLock()
-		defer sock.mu.RUnlock()
-		if got := len(sock.routes); got > maxRoutes || len(srv.mux.conns) != 1 {
+		if got := sock.routes.count(); got > maxRoutes || len(srv.mux.conns) != 1 {
 			t.Errorf("%d routes and %d connections for one session", got, len(srv.mux.conns))
 		}
 	})
@@ -249,7 +247,7 @@ func TestHairpinIsAnotherWayToTheSameAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &memoryConn{local: socks.udp[0].LocalAddr(), in: make(chan []byte, 8), out: make(chan []byte, 8), done: make(chan struct{})}
+	h := &memoryConn{local: net.UDPAddrFromAddrPort(socks.udp[0].local()), in: make(chan []byte, 8), out: make(chan []byte, 8), done: make(chan struct{})}
 	m, err := newMux(socks, []net.PacketConn{h}, func(string) {})
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,11 @@
 package sfu
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+
+	"github.com/pion/stun"
+)
 
 // A datagramKind says what a datagram is by its first bytes, and so whose it is
 // on a port that the SFU shares with a TURN server.
@@ -64,4 +69,33 @@ func classifySTUN(p []byte) datagramKind {
 	default:
 		return kindAnswer
 	}
+}
+
+// requestUfrag returns the local ufrag a STUN Binding request is meant for: what
+// stands before the colon of its USERNAME (RFC 8445 §7.2.2). It reads at most
+// the datagram and allocates nothing.
+func requestUfrag(p []byte) ([]byte, bool) {
+	const header = 20
+	if len(p) < header || binary.BigEndian.Uint16(p) != 0x0001 || binary.BigEndian.Uint32(p[4:]) != 0x2112A442 {
+		return nil, false
+	}
+	size := int(binary.BigEndian.Uint16(p[2:]))
+	if size > len(p)-header {
+		return nil, false
+	}
+	for rest := p[header : header+size]; len(rest) >= 4; {
+		kind, n := binary.BigEndian.Uint16(rest), int(binary.BigEndian.Uint16(rest[2:]))
+		rest = rest[4:]
+		if n > len(rest) {
+			return nil, false
+		}
+		if kind == uint16(stun.AttrUsername) {
+			if ufrag, _, ok := bytes.Cut(rest[:n], []byte(":")); ok && len(ufrag) > 0 {
+				return ufrag, true
+			}
+			return nil, false
+		}
+		rest = rest[min((n+3)&^3, len(rest)):]
+	}
+	return nil, false
 }

@@ -19,6 +19,7 @@ type muxConn struct {
 	in    *queue
 
 	roles  roleWatch
+	tap    *tapSlot
 	closed atomic.Bool
 
 	mu    sync.RWMutex // guards paths; taken before a muxSocket's
@@ -27,9 +28,19 @@ type muxConn struct {
 
 // A muxPath is a remote address and the socket that leads to it.
 type muxPath struct {
-	socket *muxSocket // nil until a datagram has come or gone
+	socket *muxSocket
 	remote *net.UDPAddr
 	routed bool // the socket delivers what comes back to us
+	way    *way // to remote; nil until somebody wants it
+}
+
+// replace puts next in the place of a path. It needs c.mu.
+func (c *muxConn) replace(from netip.AddrPort, next *muxPath) {
+	if old := c.paths[from]; old != nil && old.way != nil {
+		next.way = old.way
+		next.way.socket.Store(next.socket)
+	}
+	c.paths[from] = next
 }
 
 // path notes that from was heard through s and returns the address to show the
@@ -50,7 +61,7 @@ func (c *muxConn) path(s *muxSocket, from netip.AddrPort) *net.UDPAddr {
 		p.socket.release(from, c)
 	}
 	p = &muxPath{socket: s, remote: net.UDPAddrFromAddrPort(from)}
-	c.paths[from] = p
+	c.replace(from, p)
 	return p.remote
 }
 
@@ -60,7 +71,6 @@ func (c *muxConn) ReadFrom(p []byte) (int, net.Addr, error) { return c.in.pop(p)
 // WriteTo sends p to a remote address by the socket it was heard through, or the
 // first that will have it. It never blocks. It implements net.PacketConn.
 func (c *muxConn) WriteTo(p []byte, to net.Addr) (int, error) {
-	c.mux.leaving(c.ufrag, p)
 	remote := localAddrPort(to)
 	pass, request := c.roles.outgoing(p)
 	if request != nil {
@@ -69,6 +79,7 @@ func (c *muxConn) WriteTo(p []byte, to net.Addr) (int, error) {
 	if !pass {
 		return len(p), nil
 	}
+	c.tap.sends(p)
 	c.mu.RLock()
 	path := c.paths[remote]
 	c.mu.RUnlock()
@@ -106,15 +117,8 @@ func (c *muxConn) keep(s *muxSocket, remote netip.AddrPort, udp *net.UDPAddr) {
 		return
 	}
 	if s.claim(remote, c, udp) {
-		c.paths[remote] = &muxPath{socket: s, remote: udp, routed: true}
+		c.replace(remote, &muxPath{socket: s, remote: udp, routed: true})
 	}
-}
-
-func (s *muxSocket) send(p []byte, udp *net.UDPAddr, to netip.AddrPort) (int, error) {
-	if s.udp != nil {
-		return s.udp.WriteToUDPAddrPort(p, to)
-	}
-	return s.WriteTo(p, udp)
 }
 
 // Close ends the connection and forgets its remote addresses. It implements

@@ -40,9 +40,10 @@ type tcpMux struct {
 	endpoints []netip.AddrPort // where clients can connect, as bound: the listeners and others
 	drops     func(reason string)
 	keys      *iceKeys
-	udp       *mux
+	mux       *mux // of the same sessions over UDP; nil without
 
-	wg sync.WaitGroup // connections and accept loops
+	readers sync.Pool      // of *reader, for mux
+	wg      sync.WaitGroup // connections and accept loops
 
 	mu        sync.Mutex               // guards the following
 	conns     map[string][]*tcpMuxConn // by local ufrag
@@ -169,16 +170,36 @@ func (m *tcpMux) serve(c net.Conn) {
 		defer m.wg.Done()
 		peer.write()
 	}()
-	r := m.udp.newReader()
 	for err == nil {
-		if !m.udp.tapped(r, conn.ufrag, buf[:n]) {
-			conn.take(buf[:n], peer.remote)
-		}
-		r.end()
+		m.deliver(conn, peer, in, buf[:n])
 		_ = c.SetReadDeadline(time.Now().Add(tcpIdle))
 		n, err = readFrame(in, buf)
 	}
 	conn.part(peer)
+}
+
+// deliver gives the session the frame p and those that have come with it.
+func (m *tcpMux) deliver(conn *tcpMuxConn, peer *tcpPeer, in *bufio.Reader, p []byte) {
+	r := m.reader()
+	for ok := true; ok; p, ok = nextFrame(in) {
+		conn.take(r, p, peer.remote)
+	}
+	if r != nil {
+		r.finish()
+		m.readers.Put(r)
+	}
+}
+
+// reader lends one, because connections are many and mostly silent. nil: nobody
+// needs one.
+func (m *tcpMux) reader() *reader {
+	if m.mux == nil {
+		return nil
+	}
+	if r, ok := m.readers.Get().(*reader); ok {
+		return r
+	}
+	return m.mux.newReader()
 }
 
 // known frees the place of a connection that has spoken, or failed to.
@@ -266,14 +287,23 @@ func (m *tcpMux) conn(ufrag string, at netip.AddrPort) *tcpMuxConn {
 	}
 	c := &tcpMuxConn{mux: m, ufrag: ufrag, addr: at, in: newQueue(queueLength), peers: map[netip.AddrPort]*tcpPeer{}}
 	c.roles.keys, c.roles.ufrag = m.keys, ufrag
+	c.tap = m.taps().use(ufrag)
 	m.conns[ufrag] = append(m.conns[ufrag], c)
 	return c
+}
+
+func (m *tcpMux) taps() *tapTable {
+	if m.mux == nil {
+		return nil
+	}
+	return m.mux.taps
 }
 
 // forget removes a connection that is closed.
 func (m *tcpMux) forget(c *tcpMuxConn) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.taps().unuse(c.ufrag)
 	left := slices.DeleteFunc(m.conns[c.ufrag], func(x *tcpMuxConn) bool { return x == c })
 	if m.conns[c.ufrag] = left; len(left) == 0 {
 		delete(m.conns, c.ufrag)

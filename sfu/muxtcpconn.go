@@ -1,6 +1,7 @@
 package sfu
 
 import (
+	"bufio"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ type tcpMuxConn struct {
 	in    *queue
 
 	roles  roleWatch
+	tap    *tapSlot
 	closed atomic.Bool
 
 	mu    sync.RWMutex // guards peers
@@ -58,8 +60,12 @@ func (c *tcpMuxConn) part(p *tcpPeer) {
 	}
 }
 
-// take gives the agent what came from a remote address.
-func (c *tcpMuxConn) take(p []byte, from *net.TCPAddr) {
+// take gives the agent what came from a remote address. p may be changed until
+// the end of the batch.
+func (c *tcpMuxConn) take(r *reader, p []byte, from *net.TCPAddr) {
+	if r != nil && c.tap.takes(r, p) {
+		return
+	}
 	if isBindingError(p) { // of no use to the agent as it is
 		p = c.roles.refusal(p)
 	}
@@ -96,7 +102,6 @@ func (c *tcpMuxConn) WriteTo(p []byte, to net.Addr) (int, error) {
 	if c.closed.Load() {
 		return 0, net.ErrClosed
 	}
-	c.mux.udp.leaving(c.ufrag, p)
 	c.mu.RLock()
 	peer := c.peers[localAddrPort(to)]
 	c.mu.RUnlock()
@@ -105,11 +110,12 @@ func (c *tcpMuxConn) WriteTo(p []byte, to net.Addr) (int, error) {
 	}
 	pass, request := c.roles.outgoing(p)
 	if request != nil {
-		c.take(request, peer.remote)
+		c.take(nil, request, peer.remote)
 	}
 	if !pass {
 		return len(p), nil
 	}
+	c.tap.sends(p)
 	if !peer.out.push(p, peer.remote) {
 		c.mux.drops("tcp_slow")
 	}
@@ -157,4 +163,20 @@ func readFrame(r io.Reader, buf []byte) (int, error) {
 		return 0, fmt.Errorf("frame of %d bytes: want 1 to %d", n, len(buf))
 	}
 	return io.ReadFull(r, buf[:n])
+}
+
+// nextFrame returns the next RFC 4571 frame of those that have been received
+// whole, in the place where it is: it is valid until more is received.
+func nextFrame(r *bufio.Reader) ([]byte, bool) {
+	if r.Buffered() < 2 {
+		return nil, false
+	}
+	head, _ := r.Peek(2)
+	n := int(binary.BigEndian.Uint16(head))
+	if n == 0 || n > maxDatagram || r.Buffered() < 2+n { // readFrame sees to it
+		return nil, false
+	}
+	frame, _ := r.Peek(2 + n)
+	_, _ = r.Discard(2 + n)
+	return frame[2:], true
 }

@@ -26,15 +26,20 @@ var datagrams = sync.Pool{New: func() any { return new(datagram) }}
 type queue struct {
 	mu     sync.Mutex
 	ready  sync.Cond
-	ring   []*datagram
-	head   int // index of the oldest
+	ring   []*datagram // grows up to capacity: most queues stay nearly empty
+	head   int         // index of the oldest
 	count  int
 	closed bool
 	drops  uint64
+
+	capacity int
 }
 
+// firstRing is how many datagrams a queue has room for at first.
+const firstRing = 8
+
 func newQueue(capacity int) *queue {
-	q := &queue{ring: make([]*datagram, capacity)}
+	q := &queue{ring: make([]*datagram, min(firstRing, capacity)), capacity: capacity}
 	q.ready.L = &q.mu
 	return q
 }
@@ -57,6 +62,9 @@ func (q *queue) put(p []byte, from net.Addr, at netip.AddrPort) bool {
 		datagrams.Put(d)
 		return false
 	}
+	if q.count == len(q.ring) && q.count < q.capacity {
+		q.grow()
+	}
 	full := q.count == len(q.ring)
 	if full {
 		datagrams.Put(q.ring[q.head])
@@ -68,6 +76,15 @@ func (q *queue) put(p []byte, from net.Addr, at netip.AddrPort) bool {
 	q.count++
 	q.ready.Signal()
 	return !full
+}
+
+// grow doubles the ring. It needs q.mu.
+func (q *queue) grow() {
+	next := make([]*datagram, min(2*len(q.ring), q.capacity))
+	for i := range q.count {
+		next[i] = q.ring[(q.head+i)%len(q.ring)]
+	}
+	q.ring, q.head = next, 0
 }
 
 // pop copies the oldest datagram into p, waiting for one. It returns

@@ -35,7 +35,7 @@ func (e *SharedError) Unwrap() error { return e.Err }
 // The kernel socket belongs to the SFU: closing a SharedConn only ends what is
 // given to it. Before a Server runs nothing is.
 type SharedConn struct {
-	udp   *net.UDPConn
+	udp   udpGroup
 	local netip.AddrPort
 	ice   bool // the SFU uses the socket too: clients may be told of it
 
@@ -80,7 +80,7 @@ func (c *SharedConn) WriteTo(p []byte, to net.Addr) (int, error) {
 
 // WriteToUDPAddrPort is WriteTo with the destination as a value.
 func (c *SharedConn) WriteToUDPAddrPort(p []byte, to netip.AddrPort) (int, error) {
-	return c.udp.WriteToUDPAddrPort(p, to)
+	return c.udp.of(to).WriteToUDPAddrPort(p, to)
 }
 
 // Close ends Receive and ReadFrom; what comes from then on is lost. It
@@ -120,9 +120,9 @@ func (s *Sockets) openShared(listen string, cfg Config) error {
 		return err
 	}
 	if !at.Addr().IsUnspecified() {
-		return s.addShared(at, cfg, batch.ListenFirst)
+		return s.addShared(at, cfg, groupSize(), false)
 	}
-	if err := s.addShared(at, cfg, batch.ListenFirst); err != nil || !batch.CanShare {
+	if err := s.addShared(at, cfg, 1, false); err != nil || !batch.CanShare {
 		return err
 	}
 	port := s.shared[0].local.Port()
@@ -135,7 +135,7 @@ func (s *Sockets) openShared(listen string, cfg Config) error {
 		if open || at.Addr().Is4() && ip.Is6() { // 0.0.0.0 is no IPv6
 			continue
 		}
-		err := s.addShared(netip.AddrPortFrom(ip, port), cfg, batch.ListenBeside)
+		err := s.addShared(netip.AddrPortFrom(ip, port), cfg, groupSize(), true)
 		if err != nil && !ip.IsLoopback() { // the socket for all others has loopback too
 			return err
 		}
@@ -143,13 +143,12 @@ func (s *Sockets) openShared(listen string, cfg Config) error {
 	return nil
 }
 
-func (s *Sockets) addShared(at netip.AddrPort, cfg Config, listen func(netip.AddrPort) (*net.UDPConn, error)) error {
-	udp, err := listen(at)
+func (s *Sockets) addShared(at netip.AddrPort, cfg Config, size int, beside bool) error {
+	udp, err := s.group(at, size, beside)
 	if err != nil {
 		return &SharedError{err}
 	}
-	enlarge(udp)
-	local := localAddrPort(udp.LocalAddr())
+	local := udp.local()
 	ip := local.Addr()
 	s.shared = append(s.shared, &SharedConn{
 		udp: udp, local: local, in: newQueue(sharedBacklog), done: make(chan struct{}),

@@ -26,9 +26,9 @@ type sharedRig struct {
 	drops []string
 }
 
-func newSharedRig(t *testing.T) *sharedRig {
+func newSharedRig(t *testing.T, o batch.Options) *sharedRig {
 	t.Helper()
-	socks, err := ListenShared(Config{UDP: "127.0.0.1:0"}, "127.0.0.1:0")
+	socks, err := listen(Config{UDP: "127.0.0.1:0"}, "127.0.0.1:0", o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,12 @@ func wants(t *testing.T, c net.PacketConn, want []byte) net.Addr {
 // On the shared port each datagram finds its owner, for one client that uses
 // both, and answers leave from there.
 func TestSharedPort(t *testing.T) {
-	r := newSharedRig(t)
+	for name, o := range socketWays {
+		t.Run(name, func(t *testing.T) { testSharedPort(t, newSharedRig(t, o)) })
+	}
+}
+
+func testSharedPort(t *testing.T, r *sharedRig) {
 	at := r.bound.mapped(r.guest.local)
 	session, err := r.GetConn("local", net.UDPAddrFromAddrPort(at))
 	if err != nil {
@@ -133,7 +138,7 @@ func TestSharedPort(t *testing.T) {
 
 // Who calls Receive is given datagrams until the end.
 func TestSharedConnReceive(t *testing.T) {
-	r := newSharedRig(t)
+	r := newSharedRig(t, batch.Options{})
 	got, ended := make(chan string, 1), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -195,13 +200,19 @@ func TestSharedPortOnAllAddresses(t *testing.T) {
 		t.Errorf("error %v is no SharedError", err)
 	}
 	for _, to := range []string{"127.0.0.1", "127.0.0.2", "::1"} { // 127.0.0.2 through the socket for all addresses
-		sharedHears(t, socks, netip.AddrPortFrom(netip.MustParseAddr(to), port))
+		sharedHears(t, netip.MustParseAddr(to))
 	}
 }
 
-// sharedHears sends to an address and wants it at one of the kernel sockets.
-func sharedHears(t *testing.T, socks *Sockets, to netip.AddrPort) {
+// sharedHears opens a shared port and sends to it at an address of this machine.
+func sharedHears(t *testing.T, ip netip.Addr) {
 	t.Helper()
+	socks, err := ListenShared(Config{UDP: ":0"}, ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socks.Close()
+	to := netip.AddrPortFrom(ip, socks.Shared()[0].local.Port())
 	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
 	if err != nil {
 		if to.Addr().Is6() {
@@ -214,26 +225,24 @@ func sharedHears(t *testing.T, socks *Sockets, to netip.AddrPort) {
 	if _, err := c.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range socks.shared {
-		_ = s.udp.SetReadDeadline(time.Now().Add(patience))
+	var all []*batch.Socket
+	for _, c := range socks.shared {
+		all = append(all, c.udp...)
 	}
-	heard := make(chan bool, len(socks.shared))
-	for _, s := range socks.shared {
-		go func() {
-			_, _, err := s.udp.ReadFrom(make([]byte, 1))
-			for _, other := range socks.shared {
-				_ = other.udp.SetReadDeadline(time.Unix(1, 0)) // only one can hear it
+	heard := make(chan struct{}, 1)
+	var readers sync.WaitGroup
+	for _, s := range all {
+		readers.Go(func() {
+			if _, err := s.Read(batch.NewBatch()); err == nil {
+				heard <- struct{}{}
 			}
-			heard <- err == nil
-		}()
+		})
 	}
-	times := 0
-	for range socks.shared {
-		if <-heard {
-			times++
-		}
+	select {
+	case <-heard:
+	case <-time.After(patience):
+		t.Errorf("nothing arrives for %s", to)
 	}
-	if times != 1 {
-		t.Errorf("what is sent to %s arrives %d times", to, times)
-	}
+	_ = socks.Close()
+	readers.Wait()
 }

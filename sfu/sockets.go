@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"syscall"
+
+	"sallyport/sfu/internal/batch"
 )
 
 // mediaBuffer is the size in bytes asked of the kernel for the receive and send
@@ -24,11 +27,12 @@ type Address struct {
 // Sockets are the open media sockets of an SFU. They are opened before anything
 // serves, so that a taken port is an error at start and not a lost call.
 type Sockets struct {
-	udp    []*net.UDPConn
+	udp    []udpGroup
 	tcp    []*net.TCPListener
 	shared []*SharedConn
 
-	book *addressBook // local → advertised address, for both protocols
+	options batch.Options
+	book    *addressBook // local → advertised address, for both protocols
 }
 
 // Listen opens the UDP and TCP sockets that cfg asks for. Without a host in
@@ -46,7 +50,11 @@ func Listen(cfg Config) (*Sockets, error) { return ListenShared(cfg, "") }
 // open on every local address, and the SFU uses it on its own. An error with it
 // is a SharedError.
 func ListenShared(cfg Config, shared string) (*Sockets, error) {
-	s := &Sockets{}
+	return listen(cfg, shared, batch.Options{})
+}
+
+func listen(cfg Config, shared string, o batch.Options) (*Sockets, error) {
+	s := &Sockets{options: o}
 	if err := s.open(cfg, shared); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -109,21 +117,26 @@ func addressesOf(lists ...[]netip.AddrPort) []netip.Addr {
 	return out
 }
 
+// groupSize is how many sockets share an address: one for each core, as far as
+// readers are worth their wake-ups.
+func groupSize() int { return min(runtime.GOMAXPROCS(0), 4) }
+
 func (s *Sockets) openUDP(a netip.AddrPort) error {
-	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(a))
+	g, err := s.group(a, groupSize(), false)
 	if err != nil {
 		return fmt.Errorf("sfu.udp: open media socket %s: %w", a, explain(err))
 	}
-	enlarge(c)
-	s.udp = append(s.udp, c)
+	s.udp = append(s.udp, g)
 	return nil
 }
 
-// enlarge asks for buffers of mediaBuffer; the doctor tells when the kernel
-// grants less.
-func enlarge(c *net.UDPConn) {
-	_ = c.SetReadBuffer(mediaBuffer)
-	_ = c.SetWriteBuffer(mediaBuffer)
+// group opens so many sockets on one address. See batch.Listen for beside.
+func (s *Sockets) group(a netip.AddrPort, size int, beside bool) (udpGroup, error) {
+	g, err := batch.Listen(a, size, beside, s.options)
+	for _, k := range g {
+		k.SetBuffers(mediaBuffer) // the doctor tells when the kernel grants less
+	}
+	return g, err
 }
 
 // explain adds what to do to the error an administrator meets most often.
@@ -140,7 +153,7 @@ func explain(err error) error {
 func (s *Sockets) Addresses() []Address {
 	out := make([]Address, 0, len(s.udp))
 	for _, c := range s.udp {
-		local := localAddrPort(c.LocalAddr())
+		local := c.local()
 		out = append(out, Address{Local: local, Advertised: s.mapped(local)})
 	}
 	for _, c := range s.shared {
@@ -164,14 +177,14 @@ func (s *Sockets) TCPAddresses() []Address {
 // Close closes every socket.
 func (s *Sockets) Close() error {
 	var errs []error
-	for _, c := range s.udp {
-		errs = append(errs, c.Close())
+	for _, g := range s.udp {
+		errs = append(errs, g.close())
 	}
 	for _, l := range s.tcp {
 		errs = append(errs, l.Close())
 	}
 	for _, c := range s.shared {
-		errs = append(errs, c.Close(), c.udp.Close())
+		errs = append(errs, c.Close(), c.udp.close())
 	}
 	return errors.Join(errs...)
 }
