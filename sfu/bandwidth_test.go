@@ -20,7 +20,7 @@ func TestLayersFollowTheBandwidth(t *testing.T) {
 		begun := time.Now()
 		until(t, "layer "+string(layer), func() bool { return w.layer() == layer })
 		took := time.Since(begun)
-		s := b.sess.congestion.sample(time.Now())
+		s := b.sess.media.path.sample(time.Now())
 		t.Logf("layer %c after %v; sent %d estimate %d bit/s, loss %.2f, queue %v, last train %d bit/s", layer, took.Round(time.Millisecond), s.Sent, s.Estimate, s.Loss, s.Queue, s.Capacity)
 		if took > limit {
 			t.Errorf("layer %c took %v, want at most %v", layer, took, limit)

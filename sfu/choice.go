@@ -37,7 +37,7 @@ type choice struct {
 	of   *layers
 	path *congestion // of the receiver's connection
 
-	mu       sync.Mutex // guards the following, and the binding's header
+	mu       sync.Mutex // guards the following; taken before an outgoing's
 	chooser  chooser
 	numbers  seqmap.Map
 	current  *encoding // nil until the first key frame
@@ -53,7 +53,7 @@ type choice struct {
 // newChoice begins with the layer the receiver's connection has room for as far
 // as it is known.
 func newChoice(of *layers, s *Session) *choice {
-	c := &choice{of: of, path: s.congestion, chooser: s.server.chooser()}
+	c := &choice{of: of, path: &s.media.path, chooser: s.server.chooser()}
 	c.decide(time.Now())
 	return c
 }
@@ -113,16 +113,39 @@ func (c *choice) ended(e *encoding, last, newest time.Time) bool {
 	return newest.Sub(*since) > e.patience()
 }
 
-// forwardLayer sends one packet of a layer if it is the receiver's. Goroutines of
-// several ups call it.
-func (d *down) forwardLayer(p *layerPacket) {
-	b := d.bound.Load()
-	if b == nil {
-		return
-	}
-	c := d.choice
+// sending is the up whose packets are sent; nil if there is none yet.
+func (c *choice) sending() *up {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.current == nil {
+		return nil
+	}
+	return c.current.up
+}
+
+// forwardLayer sends those packets of a layer that are the receiver's. Goroutines
+// of several ups call it.
+func (d *down) forwardLayer(out *outbox, run []layerPacket) {
+	o := d.bound.Load()
+	if o == nil {
+		return
+	}
+	w := o.to.way.Load()
+	if w == nil {
+		return
+	}
+	d.choice.mu.Lock()
+	defer d.choice.mu.Unlock()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for i := range run {
+		d.forwardOne(out, w, o, &run[i])
+	}
+}
+
+// forwardOne needs the locks of choice and o.
+func (d *down) forwardOne(to *outbox, w *way, o *outgoing, p *layerPacket) {
+	c := d.choice
 	if !p.at.Before(c.decideAt) {
 		c.decide(p.at)
 		if c.target != nil && c.target != c.current {
@@ -134,7 +157,7 @@ func (d *down) forwardLayer(p *layerPacket) {
 		c.numbers.Switch(p.from.rank, p.position, uint32(since.Microseconds()*videoClock/1e6))
 		c.current = p.from
 		if c.flush {
-			c.path.flush(b.header.SSRC)
+			o.repair.flush()
 		}
 	}
 	out, ok := c.numbers.Map(p.from.rank, p.position)
@@ -143,15 +166,16 @@ func (d *down) forwardLayer(p *layerPacket) {
 	}
 	// Every receiver writes its own numbers into the shared payload.
 	p.vp8.Rewrite(p.Payload, out.Picture, out.Base)
-	h := &b.header
-	h.Marker, h.SequenceNumber, h.Timestamp = p.Marker, out.Seq, out.Time
-	d.write(b, p.Payload)
+	x := sending{marker: p.Marker, seq: out.Seq, time: out.Time, payload: p.Payload, ref: p.ref, layer: uint8(p.from.rank), picture: out.Picture, base: out.Base}
+	if !o.write(to, w, &x) {
+		d.lost.Inc() // one receiver's trouble must not hold up the others
+	}
 	if out == c.numbers.Newest() {
-		c.sent, c.whole = p.at, p.Marker
+		c.sent, c.whole, o.move = p.at, p.Marker, out.Time-p.Time
 	}
 	if c.probe && c.whole {
 		c.probe = false
-		d.sendProbe(b, out.Time)
+		d.sendProbe(to, w, o, out.Time)
 	}
 }
 
@@ -164,22 +188,15 @@ var padding = func() []byte {
 
 // sendProbe sends a short train of padding between two frames, from whose arrival
 // the congestion control tells how much more the way to the receiver carries. It
-// needs choice.mu.
-func (d *down) sendProbe(b *binding, timestamp uint32) {
-	h := &b.header
-	h.Marker, h.Timestamp, h.Padding = false, timestamp, true
+// needs the locks of choice and o.
+func (d *down) sendProbe(to *outbox, w *way, o *outgoing, timestamp uint32) {
 	first := d.choice.numbers.Insert(probePackets)
 	d.choice.path.probe(true)
 	for i := range uint16(probePackets) {
-		h.SequenceNumber = first + i
-		d.write(b, padding)
+		x := sending{padding: true, seq: first + i, time: timestamp, payload: padding, ref: probeRef}
+		if !o.write(to, w, &x) {
+			d.lost.Inc()
+		}
 	}
 	d.choice.path.probe(false)
-	h.Padding = false
-}
-
-func (d *down) write(b *binding, payload []byte) {
-	if _, err := b.to.WriteRTP(&b.header, payload); err != nil && !ended(err) {
-		d.lost.Inc() // one receiver's trouble must not hold up the others
-	}
 }

@@ -1,9 +1,9 @@
 package sfu
 
 import (
-	"fmt"
-	"strings"
+	"encoding/binary"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/interceptor"
@@ -29,48 +29,71 @@ const (
 )
 
 // A congestion is the congestion control of one connection to a receiver: it
-// numbers outgoing video for the whole transport, retransmissions included, and
-// learns from the receiver's reports. Audio passes by: it is never held back, and
-// a connection without outgoing video has no estimator at all.
+// numbers outgoing video for the whole transport and learns from the receiver's
+// reports. It is off until there is something to choose: a source in several
+// layers. Audio passes by: it is never held back. A retransmission has the number
+// of the first time, because it is the same packet to the last bit.
 //
-//	down ─> NACK buffer ─> stampedStream (number, account) ─> SRTP
+//	outgoing ─> send (number, account) ─> header
 //	receiver's transport-cc report ─> feedback.Path, gcc ─> sample ─> chooser
 type congestion struct {
-	interceptor.NoOp
+	on atomic.Bool // packets are numbered
 
 	mu        sync.Mutex // guards the following
 	path      *feedback.Path
 	estimator *gcc.SendSideBWE
-	streams   map[uint32]*stampedStream // by SSRC
+	account   estimatorInput
 	closed    bool
 }
 
-// NewInterceptor implements interceptor.Factory, for the one connection.
-func (c *congestion) NewInterceptor(string) (interceptor.Interceptor, error) { return c, nil }
-
-// BindRTCPReader implements interceptor.Interceptor: it looks for reports.
-func (c *congestion) BindRTCPReader(next interceptor.RTCPReader) interceptor.RTCPReader {
-	return interceptor.RTCPReaderFunc(func(b []byte, a interceptor.Attributes) (int, interceptor.Attributes, error) {
-		n, a, err := next.Read(b, a)
-		if err != nil {
-			return n, a, err
-		}
-		if a == nil {
-			a = interceptor.Attributes{}
-		}
-		packets, err := a.GetRTCPPackets(b[:n])
-		if err != nil {
-			return n, a, err
-		}
-		for _, p := range packets {
-			if r, ok := p.(*rtcp.TransportLayerCC); ok {
-				c.report(r)
-			}
-		}
-		return n, a, nil
-	})
+// An estimatorInput is what the estimator is told of a packet, reused.
+type estimatorInput struct {
+	write  interceptor.RTPWriter
+	header rtp.Header
+	number [2]byte
+	attr   interceptor.Attributes
 }
 
+// begin turns it on.
+func (c *congestion) begin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.path != nil {
+		return
+	}
+	e, err := gcc.NewSendSideBWE(gcc.SendSideBWEInitialBitrate(leastEstimate), gcc.SendSideBWEMinBitrate(leastEstimate),
+		gcc.SendSideBWEMaxBitrate(mostEstimate), gcc.SendSideBWEPacer(&unpaced{}))
+	if err != nil {
+		return // it refuses options only
+	}
+	c.path, c.estimator = &feedback.Path{}, e
+	c.account = estimatorInput{header: rtp.Header{Version: 2}, attr: interceptor.Attributes{}}
+	c.on.Store(true)
+}
+
+// send accounts for a packet that is about to be sent and returns its number.
+func (c *congestion) send(o *outgoing, x *sending) uint16 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.path == nil {
+		return 0
+	}
+	n := c.path.Send(time.Now(), 20+len(x.payload))
+	a := &c.account
+	if a.write == nil {
+		// The estimator hands its writer to the pacer; ours only keeps it.
+		info := &interceptor.StreamInfo{RTPHeaderExtensions: []interceptor.RTPHeaderExtension{{URI: sdp.TransportCCURI, ID: int(o.number)}}}
+		a.write = c.estimator.AddStream(info, unsent{}).(*unpaced).last
+	}
+	binary.BigEndian.PutUint16(a.number[:], n)
+	a.header.SSRC, a.header.SequenceNumber = o.ssrc, x.seq
+	if a.header.SetExtension(o.number, a.number[:]) == nil {
+		_, _ = a.write.Write(&a.header, x.payload, a.attr) // it is only told
+	}
+	return n
+}
+
+// report takes a report of the receiver.
 func (c *congestion) report(r *rtcp.TransportLayerCC) {
 	c.mu.Lock()
 	e := c.estimator
@@ -84,76 +107,17 @@ func (c *congestion) report(r *rtcp.TransportLayerCC) {
 	}
 }
 
-// BindLocalStream implements interceptor.Interceptor: video for which the receiver
-// agreed to transport-cc is accounted for.
-func (c *congestion) BindLocalStream(info *interceptor.StreamInfo, next interceptor.RTPWriter) interceptor.RTPWriter {
-	id := 0
-	for _, e := range info.RTPHeaderExtensions {
-		if e.URI == sdp.TransportCCURI {
-			id = e.ID
-		}
-	}
-	if id == 0 || !strings.HasPrefix(strings.ToLower(info.MimeType), "video/") {
-		return next
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.estimator == nil && !c.closed {
-		if err := c.start(); err != nil {
-			return next
-		}
-	}
-	if c.closed {
-		return next
-	}
-	// The estimator hands its writer to the pacer; ours only keeps it.
-	through := c.estimator.AddStream(info, next).(*unpaced).last
-	s := &stampedStream{congestion: c, next: through, id: uint8(id)}
-	c.streams[info.SSRC] = s
-	return s
-}
-
-// UnbindLocalStream implements interceptor.Interceptor.
-func (c *congestion) UnbindLocalStream(info *interceptor.StreamInfo) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.streams, info.SSRC)
-}
-
-// flush ends the retransmission of what a stream has sent so far: it is of a layer
-// that was too much for the way, and nobody will look at it.
-func (c *congestion) flush(ssrc uint32) {
-	c.mu.Lock()
-	s := c.streams[ssrc]
-	c.mu.Unlock()
-	if s != nil {
-		s.flush()
-	}
-}
-
-// start makes the estimator. It needs mu.
-func (c *congestion) start() error {
-	e, err := gcc.NewSendSideBWE(gcc.SendSideBWEInitialBitrate(leastEstimate), gcc.SendSideBWEMinBitrate(leastEstimate),
-		gcc.SendSideBWEMaxBitrate(mostEstimate), gcc.SendSideBWEPacer(&unpaced{}))
-	if err != nil {
-		return fmt.Errorf("make bandwidth estimator: %w", err)
-	}
-	c.path, c.estimator, c.streams = &feedback.Path{}, e, map[uint32]*stampedStream{}
-	return nil
-}
-
-// Close implements interceptor.Interceptor.
-func (c *congestion) Close() error {
+func (c *congestion) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return nil
+		return
 	}
 	c.closed = true
-	if c.estimator == nil {
-		return nil
+	c.on.Store(false)
+	if c.estimator != nil {
+		_ = c.estimator.Close() // what it closes cannot fail
 	}
-	return c.estimator.Close()
 }
 
 // probe begins and ends a train: what is sent between is part of it.
@@ -167,6 +131,16 @@ func (c *congestion) probe(begin bool) {
 	default:
 		c.path.EndTrain()
 	}
+}
+
+// queue is what stands on the way to the receiver, as far as that is known.
+func (c *congestion) queue(now time.Time) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.path == nil {
+		return 0
+	}
+	return c.path.Queue(now)
 }
 
 // sample fills in what is known of the way to the receiver.
@@ -203,4 +177,12 @@ func (*unpaced) Close() error { return nil }
 // Write implements gcc.Pacer. Nothing is written through the pacer.
 func (u *unpaced) Write(h *rtp.Header, payload []byte, a interceptor.Attributes) (int, error) {
 	return u.last.Write(h, payload, a)
+}
+
+// unsent is where the estimator's packets end: it is only told of them.
+type unsent struct{}
+
+// Write implements interceptor.RTPWriter.
+func (unsent) Write(_ *rtp.Header, payload []byte, _ interceptor.Attributes) (int, error) {
+	return len(payload), nil
 }

@@ -19,12 +19,13 @@ const relayGrace = 5 * time.Second
 
 // connect makes the PeerConnection, with the first offer.
 func (s *Session) connect() error {
-	control := &congestion{}
-	pc, err := s.server.engine.connection(&streams{over: func() { s.end("too many streams") }}, control)
+	m := newMedia(s)
+	pc, err := s.server.engine.connection(&streams{over: func() { s.end("too many streams") }, silent: m.silent}, &m.secrets)
 	if err != nil {
 		return err
 	}
-	s.pc, s.congestion = pc, control
+	s.pc, s.media = pc, m
+	m.watch(pc)
 	pc.OnICECandidate(func(c *webrtc.ICECandidate) {
 		if c != nil {
 			s.postWait(func() { s.localCandidate(c.ToJSON()) })
@@ -35,7 +36,7 @@ func (s *Session) connect() error {
 	pc.OnTrack(func(t *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
 		if s.beginTrack() {
 			defer s.tracks.Done()
-			newUp(s, t, r).run()
+			newUp(s, t, r).live()
 		}
 	})
 	return nil
@@ -86,6 +87,7 @@ func (s *Session) close() {
 		if err := s.pc.GracefulClose(); err != nil {
 			s.log.Debug("close peer connection", "err", err)
 		}
+		s.media.close()
 	}
 	s.forgetKeys()
 	s.tracksMu.Lock()

@@ -16,7 +16,16 @@
 //
 // # The way of a packet
 //
-//	socket ─> mux: whose is it? ─> ICE agent, SRTP ─> up.forward ─> for each down: header ─> SRTP ─> mux ─> socket
+//	socket ─> reader ─> mux: whose is it? ─> media: decrypt ─> up ┐
+//	          └──────── end of the read batch: ───────────────────┘─> for each down: header, encrypt ─> outbox ─> socket
+//
+// No goroutine but the reader's has a part in it, no lock that others hold for
+// long, and no allocation. What is rare (STUN, DTLS, RTCP) goes through pion.
+//
+//	media     the RTP of one session: its keys, what comes in by SSRC
+//	outgoing  one SSRC to one receiver: header, encryption, what may be sent again
+//	reporter  the RTCP of all sessions that goes out again and again
+//	way       how datagrams reach a participant: UDP, TCP or the TURN server's hairpin
 //
 // # Layers
 //
@@ -25,15 +34,17 @@
 // the way to the receiver carries is measured by its congestion, the decision is
 // package steer's.
 //
-//	up l, up h ─> encoding.forward ─> for each down: choice ─> numbers ─> congestion ─> SRTP
+//	up l, up h ─> encoding.forward ─> for each down: choice ─> numbers ─> outgoing, congestion
 //	receiver's reports ─> congestion ─> steer.Policy ─> choice.target ─> key frame request
 //
 // # Who owns what
 //
 // A Server owns the sockets and the index of calls. A call has one mutex, which
 // guards who is in it and what they publish. A Session has one goroutine, run,
-// that owns its negotiation; an up has one goroutine that reads it. No goroutine
-// waits for another participant: what is slow loses its own packets.
+// that owns its negotiation. What comes in is guarded by media.mu, a track's batch
+// by up.mu, what goes out on an SSRC by outgoing.mu; they are taken in that order,
+// with choice.mu before the last. Nobody waits for another participant: what is
+// slow loses its own packets.
 //
 // The package knows no WebSocket, no MessagePack frame and no credential: the
 // front door (package rtcd) brings members in through Server.Join and is spoken

@@ -1,20 +1,24 @@
 package sfu
 
 import (
-	"fmt"
+	"errors"
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/pion/rtcp"
-	"github.com/pion/rtp"
+	"github.com/pion/sdp/v3"
 	"github.com/pion/webrtc/v3"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"sallyport/sfu/internal/packetcache"
 )
 
 // A down is one published track on its way to one receiver. It is the
-// webrtc.TrackLocal of the receiver's RTPSender. Only the publisher's goroutine
-// calls forward; with layers there are several, which call forwardLayer.
+// webrtc.TrackLocal of the receiver's RTPSender, for the sake of negotiation: what
+// it sends does not pass through pion. The reader of the publisher's packets calls
+// forward, or forwardLayer.
 type down struct {
 	up      *up
 	session *Session // the receiver
@@ -24,16 +28,8 @@ type down struct {
 	gauge   prometheus.Gauge
 	lost    prometheus.Counter
 
-	bound  atomic.Pointer[binding] // nil while the receiver has not agreed
-	choice *choice                 // of the layer; nil if there are none
-}
-
-// A binding is what the receiver agreed to: where to write, and the header of
-// every packet. The header is written by forward alone.
-type binding struct {
-	to     webrtc.TrackLocalWriter
-	header rtp.Header
-	level  []byte // value of the audio level extension in header; nil = not negotiated
+	bound  atomic.Pointer[outgoing] // nil while the receiver has not agreed
+	choice *choice                  // of the layer; nil if there are none
 }
 
 func newDown(u *up, s *Session) *down {
@@ -46,6 +42,7 @@ func newDown(u *up, s *Session) *down {
 		lost:    m.errors.WithLabelValues(s.member.Group, "rtp"),
 	}
 	if e := u.layer.Load(); e != nil {
+		s.media.path.begin()
 		d.choice = newChoice(e.of, s)
 	}
 	return d
@@ -82,16 +79,11 @@ func (d *down) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, er
 		}
 		c.PayloadType = answer.PayloadType // pion knows those of the first section only
 		c.RTCPFeedback = slices.DeleteFunc(slices.Clone(c.RTCPFeedback), func(f webrtc.RTCPFeedback) bool { return !slices.Contains(answer.RTCPFeedback, f) })
-		b := &binding{to: ctx.WriteStream(), header: rtp.Header{Version: 2, SSRC: uint32(ctx.SSRC()), PayloadType: uint8(c.PayloadType)}}
-		for _, e := range ctx.HeaderExtensions() {
-			if e.URI == extAudioLevel && d.up.audio() {
-				b.level = []byte{0}
-				if err := b.header.SetExtension(uint8(e.ID), b.level); err != nil {
-					return c, fmt.Errorf("set audio level extension: %w", err)
-				}
-			}
+		if err := d.open(ctx, c); err != nil {
+			d.session.log.Debug("open stream to receiver", "err", err)
+			d.lost.Inc()
+			return c, nil
 		}
-		d.bound.Store(b)
 		d.fan().add(d)
 		d.gauge.Inc()
 		d.requestKeyframe()
@@ -104,10 +96,42 @@ func (d *down) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, er
 	return webrtc.RTPCodecParameters{}, nil
 }
 
+// open makes the stream that the receiver agreed to. An extension ID that does not
+// fit into the short form is not used.
+func (d *down) open(ctx webrtc.TrackLocalContext, c webrtc.RTPCodecParameters) error {
+	m := d.session.media
+	keys := m.out.Load()
+	if keys == nil {
+		return errors.New("no media keys")
+	}
+	o := &outgoing{to: m, ssrc: uint32(ctx.SSRC()), kind: uint8(c.PayloadType), overhead: keys.Profile().Overhead()}
+	for _, e := range ctx.HeaderExtensions() {
+		switch {
+		case e.ID < 1 || e.ID > 14:
+		case e.URI == extAudioLevel && d.up.audio():
+			o.level = uint8(e.ID)
+		case e.URI == sdp.TransportCCURI && !d.up.audio():
+			o.number = uint8(e.ID)
+		}
+	}
+	memory := 0
+	if o.nack = !d.up.audio() && slices.Contains(c.RTCPFeedback, webrtc.RTCPFeedback{Type: "nack"}); o.nack {
+		memory = packetcache.Memory
+	}
+	var err error
+	if o.seal, err = keys.Sealer(o.ssrc, memory); err != nil {
+		return err
+	}
+	d.bound.Store(o)
+	m.send(d)
+	return nil
+}
+
 // Unbind ends the forwarding. It implements webrtc.TrackLocal.
 func (d *down) Unbind(webrtc.TrackLocalContext) error {
 	if d.bound.Swap(nil) != nil {
 		d.fan().remove(d)
+		d.session.media.sendNoMore(d)
 		d.gauge.Dec()
 	}
 	return nil
@@ -126,36 +150,83 @@ func (d *down) StreamID() string { return d.up.session.member.Session }
 // Kind implements webrtc.TrackLocal.
 func (d *down) Kind() webrtc.RTPCodecType { return d.up.track.Kind() }
 
-// forward sends one packet: the publisher's sequence number, timestamp, marker
-// and payload under the receiver's SSRC, payload type and extensions.
-func (d *down) forward(p *rtp.Packet, level uint8) {
-	b := d.bound.Load()
-	if b == nil {
+// sending is the up whose packets are sent; nil if there is none yet.
+func (d *down) sending() *up {
+	if d.choice == nil {
+		return d.up
+	}
+	return d.choice.sending()
+}
+
+// cache has the packets of a layer; 0 is the only one where there are none.
+func (d *down) cache(layer uint8) *packetcache.Cache {
+	if d.choice == nil {
+		return d.up.cache
+	}
+	return d.choice.of.cache(int(layer))
+}
+
+// forward sends packets: the publisher's sequence number, timestamp, marker and
+// payload under the receiver's SSRC, payload type and extensions.
+func (d *down) forward(out *outbox, run []received) {
+	o := d.bound.Load()
+	if o == nil {
 		return
 	}
-	h := &b.header
-	h.Marker, h.SequenceNumber, h.Timestamp = p.Marker, p.SequenceNumber, p.Timestamp
-	if b.level != nil {
-		b.level[0] = level
+	w := o.to.way.Load()
+	if w == nil {
+		return
 	}
-	if _, err := b.to.WriteRTP(h, p.Payload); err != nil && !ended(err) {
-		d.lost.Inc() // one receiver's trouble must not hold up the others
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for i := range run {
+		p := &run[i]
+		x := sending{marker: p.Marker, seq: p.Seq, time: p.Time, level: p.level, payload: p.Payload, ref: p.ref}
+		if !o.write(out, w, &x) {
+			d.lost.Inc() // one receiver's trouble must not hold up the others
+		}
 	}
 }
 
-// readFeedback reads the receiver's RTCP until the sender stops: the
-// interceptors need to see it, and a lost picture is asked for again.
+// readFeedback reads the receiver's RTCP until the sender stops: what is lost is
+// sent again, a lost picture is asked for again, and reports tell of the way.
 func (d *down) readFeedback() {
+	buf := make([]byte, maxDatagram)
 	for {
-		packets, _, err := d.sender.ReadRTCP()
+		n, _, err := d.sender.Read(buf)
 		if err != nil {
 			return
 		}
-		for _, p := range packets {
-			switch p.(type) {
+		all, err := rtcp.Unmarshal(buf[:n])
+		if err != nil {
+			continue
+		}
+		for _, p := range all {
+			switch p := p.(type) {
 			case *rtcp.PictureLossIndication, *rtcp.FullIntraRequest:
 				d.requestKeyframe()
+			case *rtcp.TransportLayerNack:
+				if d.answer(p) > 0 {
+					d.session.server.drops("nack_budget")
+					d.requestKeyframe() // nothing else will repair the picture
+				}
+			case *rtcp.ReceiverReport:
+				d.tripped(p.Reports)
+			case *rtcp.SenderReport:
+				d.tripped(p.Reports)
+			case *rtcp.TransportLayerCC:
+				d.session.media.path.report(p)
 			}
+		}
+	}
+}
+
+// tripped reads from reports how long the way to the receiver is.
+func (d *down) tripped(all []rtcp.ReceptionReport) {
+	o, now := d.bound.Load(), time.Now()
+	for i := range all {
+		if o != nil {
+			o.tripped(&all[i], now)
 		}
 	}
 }

@@ -2,17 +2,21 @@ package sfu
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/pion/dtls/v2"
 	"github.com/pion/ice/v2"
 	"github.com/pion/interceptor"
-	"github.com/pion/interceptor/pkg/nack"
 	"github.com/pion/logging"
+	"github.com/pion/rtp"
+	"github.com/pion/sdp/v3"
 	"github.com/pion/transport/v2"
 	"github.com/pion/transport/v2/stdnet"
 	"github.com/pion/webrtc/v3"
@@ -35,51 +39,55 @@ const dtlsFlight = 100 * time.Millisecond
 // An engine is what every PeerConnection of the server is made of.
 type engine struct {
 	media    *webrtc.MediaEngine
-	chain    *interceptor.Registry
 	settings webrtc.SettingEngine
 }
 
 // newEngine is the only place that configures pion.
-func newEngine(m *mux, t *tcpMux, drops func(reason string), log *slog.Logger) (*engine, error) {
+func newEngine(m *mux, t *tcpMux, log *slog.Logger) (*engine, error) {
 	media := &webrtc.MediaEngine{}
 	if err := registerCodecs(media); err != nil {
 		return nil, err
 	}
-	chain := &interceptor.Registry{}
-	chain.Add(nackBudgets{drops})
-	ask, err := nack.NewGeneratorInterceptor()
-	if err != nil {
-		return nil, fmt.Errorf("configure NACK: %w", err)
-	}
-	chain.Add(resends{})
-	chain.Add(ask)
-	if err := webrtc.ConfigureRTCPReports(chain); err != nil {
-		return nil, fmt.Errorf("configure RTCP reports: %w", err)
-	}
-	if err := webrtc.ConfigureTWCCSender(media, chain); err != nil {
-		return nil, fmt.Errorf("configure transport-wide feedback: %w", err)
+	for _, kind := range []webrtc.RTPCodecType{webrtc.RTPCodecTypeVideo, webrtc.RTPCodecTypeAudio} {
+		media.RegisterFeedback(webrtc.RTCPFeedback{Type: webrtc.TypeRTCPFBTransportCC}, kind)
+		if err := media.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: sdp.TransportCCURI}, kind); err != nil {
+			return nil, fmt.Errorf("register %s: %w", sdp.TransportCCURI, err)
+		}
 	}
 	settings, err := settingEngine(m, t, log)
 	if err != nil {
 		return nil, err
 	}
-	return &engine{media, chain, settings}, nil
+	return &engine{media, settings}, nil
 }
 
-// connection makes a PeerConnection whose streams are bounded by b and whose
-// outgoing video is under the control of c.
-func (e *engine) connection(b *streams, c *congestion) (*webrtc.PeerConnection, error) {
+// connection makes a PeerConnection whose streams are bounded by b and whose DTLS
+// secrets go to keys. Its RTP is not pion's to send.
+func (e *engine) connection(b *streams, keys io.Writer) (*webrtc.PeerConnection, error) {
 	settings := e.settings
 	settings.BufferFactory = b.buffer
+	settings.SetDTLSKeyLogWriter(keys)
 	chain := &interceptor.Registry{}
-	chain.Add(c) // first, so that retransmissions pass through it too
-	chain.Add(e)
+	chain.Add(&noRTP{})
 	return webrtc.NewAPI(webrtc.WithMediaEngine(e.media), webrtc.WithInterceptorRegistry(chain), webrtc.WithSettingEngine(settings)).NewPeerConnection(webrtc.Configuration{})
 }
 
-// NewInterceptor implements interceptor.Factory: what all connections have.
-func (e *engine) NewInterceptor(id string) (interceptor.Interceptor, error) {
-	return e.chain.Build(id)
+// errNotPions is what pion is told that tries to send RTP.
+var errNotPions = errors.New("RTP is encrypted by the SFU alone")
+
+// noRTP is the interceptor that lets no RTP out of a PeerConnection. Nothing tries
+// to; but pion has the same keys as we, and a second sender under one key and
+// nonce would be the end of both (decision 0015).
+type noRTP struct{ interceptor.NoOp }
+
+// NewInterceptor implements interceptor.Factory.
+func (*noRTP) NewInterceptor(string) (interceptor.Interceptor, error) { return &noRTP{}, nil }
+
+// BindLocalStream implements interceptor.Interceptor.
+func (*noRTP) BindLocalStream(*interceptor.StreamInfo, interceptor.RTPWriter) interceptor.RTPWriter {
+	return interceptor.RTPWriterFunc(func(*rtp.Header, []byte, interceptor.Attributes) (int, error) {
+		return 0, errNotPions
+	})
 }
 
 func settingEngine(m *mux, t *tcpMux, log *slog.Logger) (webrtc.SettingEngine, error) {
@@ -101,7 +109,9 @@ func settingEngine(m *mux, t *tcpMux, log *slog.Logger) (webrtc.SettingEngine, e
 	e.SetIncludeLoopbackCandidate(true)
 	e.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	e.SetReceiveMTU(maxDatagram)
-	e.DetachDataChannels()               // see Session.listen
+	e.DetachDataChannels() // see Session.listen
+	// The cheapest first.
+	e.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
 	e.SetSRTPReplayProtectionWindow(512) // a key frame arrives in bursts that networks reorder
 	e.SetDTLSRetransmissionInterval(dtlsFlight)
 	if err := e.SetAnsweringDTLSRole(webrtc.DTLSRoleClient); err != nil {

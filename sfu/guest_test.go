@@ -12,7 +12,6 @@ import (
 
 	"github.com/pion/ice/v2"
 	"github.com/pion/interceptor"
-	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v3"
 
@@ -99,6 +98,9 @@ type guestOptions struct {
 	tcp     bool
 	av1     bool
 	bot     bool // knows no video at all
+	active  bool // be the DTLS client
+
+	settings func(*webrtc.SettingEngine)
 }
 
 func (o guestOptions) seen(s string) string {
@@ -123,6 +125,9 @@ func join(t *testing.T, srv *Server, call, name string, o guestOptions) *guest {
 	}
 	if err := g.pc.SetLocalDescription(offer); err != nil {
 		t.Fatal(err)
+	}
+	if o.active {
+		offer.SDP = strings.ReplaceAll(offer.SDP, "a=setup:actpass", "a=setup:active")
 	}
 	sess.Describe(wire.Description{Type: "offer", SDP: offer.SDP})
 	g.accept(<-g.answers)
@@ -153,6 +158,9 @@ func newGuest(t *testing.T, name string, o guestOptions) *guest {
 	}
 	e.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	e.LoggerFactory = pionLog{discard}
+	if o.settings != nil {
+		o.settings(&e)
+	}
 	chain := &interceptor.Registry{}
 	if o.media != nil {
 		o.media(&m, chain)
@@ -349,100 +357,6 @@ func (g *guest) negotiate(change func()) {
 		g.t.Fatalf("%s: no answer to its offer", g.name)
 	}
 	g.send(wire.ChannelMessage{Type: wire.ChannelUnlock})
-}
-
-// A source is a track that a guest publishes.
-type source struct {
-	g      *guest
-	track  *webrtc.TrackLocalStaticRTP
-	sender *webrtc.RTPSender
-	stop   chan struct{}
-	once   sync.Once
-	wg     sync.WaitGroup
-
-	mu     sync.Mutex // guards the following
-	paused bool
-	level  uint8
-	plis   int
-}
-
-// publish adds a track and sends 50 packets a second on it.
-func (g *guest) publish(mime, stream string) *source {
-	g.t.Helper()
-	s := &source{g: g, stop: make(chan struct{}), level: 127}
-	var err error
-	if s.track, err = webrtc.NewTrackLocalStaticRTP(webrtc.RTPCodecCapability{MimeType: mime}, "track-"+stream, stream); err != nil {
-		g.t.Fatal(err)
-	}
-	g.negotiate(func() {
-		if s.sender, err = g.pc.AddTrack(s.track); err != nil {
-			g.t.Fatal(err)
-		}
-	})
-	s.wg.Go(s.send)
-	s.wg.Go(s.feedback)
-	g.t.Cleanup(s.end)
-	return s
-}
-
-func (s *source) end() {
-	s.once.Do(func() { close(s.stop) })
-	_ = s.g.pc.RemoveTrack(s.sender) // Stop alone would leave a sender without a track, which pion trips over
-	_ = s.sender.Stop()
-	s.wg.Wait()
-}
-
-func (s *source) send() {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	audio := strings.HasPrefix(s.track.Codec().MimeType, "audio/")
-	ext := uint8(0)
-	for _, e := range s.sender.GetParameters().HeaderExtensions {
-		if e.URI == extAudioLevel {
-			ext = uint8(e.ID)
-		}
-	}
-	for seq := uint16(65500); ; seq++ { // the sequence number wraps early
-		select {
-		case <-s.stop:
-			return
-		case <-tick.C:
-		}
-		s.mu.Lock()
-		paused, level := s.paused, s.level
-		s.mu.Unlock()
-		if paused {
-			seq--
-			continue
-		}
-		p := &rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: seq, Timestamp: uint32(seq) * 960, Marker: !audio}, Payload: make([]byte, 100)}
-		if audio && ext != 0 {
-			_ = p.Header.SetExtension(ext, []byte{level})
-		}
-		_ = s.track.WriteRTP(p)
-	}
-}
-
-func (s *source) feedback() {
-	for {
-		packets, _, err := s.sender.ReadRTCP()
-		if err != nil {
-			return
-		}
-		for _, p := range packets {
-			if _, ok := p.(*rtcp.PictureLossIndication); ok {
-				s.mu.Lock()
-				s.plis++
-				s.mu.Unlock()
-			}
-		}
-	}
-}
-
-func (s *source) set(change func(*source)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	change(s)
 }
 
 // hears waits until g gets packets of a class from a publisher and returns the

@@ -72,11 +72,13 @@ func (s *Session) learnKeys(local, remote string) {
 		s.forgetKeys()
 	}
 	s.ufrag = l.ufrag
+	s.media.listen(s.ufrag)
 	s.server.keys.put(iceKeyPair{local: l, remote: r})
 }
 
 func (s *Session) forgetKeys() {
 	if s.ufrag != "" {
 		s.server.keys.remove(s.ufrag)
+		s.media.listen("")
 	}
 }

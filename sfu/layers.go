@@ -7,9 +7,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v3"
 
+	"sallyport/sfu/internal/packetcache"
 	"sallyport/sfu/internal/rate"
 	"sallyport/sfu/internal/seqmap"
 	"sallyport/sfu/internal/vp8"
@@ -30,7 +30,8 @@ const lowerEvery = 100 * time.Millisecond
 //	      ├─ layers.fan ─┤
 //	up h ─┘              └─ down (choice: h)
 type layers struct {
-	fan fanout
+	fan    fanout
+	caches [3]atomic.Pointer[packetcache.Cache] // by rank: of the last up there was
 
 	mu  sync.Mutex                  // held to replace all, not to read it
 	all atomic.Pointer[[]*encoding] // lowest first
@@ -42,7 +43,8 @@ type encoding struct {
 	of   *layers
 	rank int // in rids
 
-	// Owned by the goroutine of up.
+	// Guarded by the mu of up.
+	run     []layerPacket
 	begun   bool
 	newest  uint16         // highest sequence number
 	numbers vp8.Descriptor // of the last packet that had any
@@ -107,8 +109,12 @@ func (l *layers) add(e *encoding) {
 	all := append(slices.Clone(l.encodings()), e)
 	slices.SortStableFunc(all, func(a, b *encoding) int { return a.rank - b.rank })
 	l.all.Store(&all)
+	l.caches[e.rank].Store(e.up.cache)
 	e.up.layer.Store(e)
 }
+
+// cache has the packets of the layer of a rank.
+func (l *layers) cache(rank int) *packetcache.Cache { return l.caches[rank].Load() }
 
 // remove takes the encoding of a track that has ended out.
 func (l *layers) remove(e *encoding) {
@@ -134,17 +140,17 @@ func (e *encoding) measure(now time.Time) (bitrate int, last time.Time) {
 }
 
 // count notes a packet.
-func (e *encoding) count(now time.Time, p *rtp.Packet) {
+func (e *encoding) count(p *received) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.rate.Add(now, p.Header.MarshalSize()+len(p.Payload))
-	if int32(p.Timestamp-e.time) <= 0 && !e.begin.IsZero() {
+	e.rate.Add(p.at, p.size)
+	if int32(p.Time-e.time) <= 0 && !e.begin.IsZero() {
 		return // of the same frame, or late
 	}
-	if gap := now.Sub(e.begin); gap < longPause { // else the screen stood still
+	if gap := p.at.Sub(e.begin); gap < longPause { // else the screen stood still
 		e.every += (gap - e.every) / 8
 	}
-	e.time, e.begin = p.Timestamp, now
+	e.time, e.begin = p.Time, p.at
 }
 
 // patience is how long the layer may be silent while lower ones are not before it
@@ -155,14 +161,35 @@ func (e *encoding) patience() time.Duration {
 	return min(max(3*e.every, deadAfter), longPause)
 }
 
-// forward gives one packet of the layer to the receivers that want it. Only the
-// goroutine of the up calls it. It reports whether there are any receivers.
-func (e *encoding) forward(p *rtp.Packet) bool {
-	now := time.Now()
-	e.count(now, p)
-	in := layerPacket{Packet: p, from: e, at: now, fresh: !e.begun || int16(p.SequenceNumber-e.newest) > 0}
+// forward gives packets of the layer to the receivers that want it. It needs the
+// up's mu, and reports whether there are any receivers.
+func (e *encoding) forward(out *outbox, run []received) bool {
+	e.run = e.run[:0]
+	for i := range run {
+		e.run = append(e.run, e.look(&run[i]))
+		if e.run[i].vp8.KeyFrame {
+			e.up.gotKeyframe()
+		}
+	}
+	sinks := e.of.fan.watching() // after that: who comes now asks anew
+	if len(sinks) == 0 {
+		return false
+	}
+	for i := range e.run {
+		e.run[i].ref = e.up.cache.Put(e.run[i].Payload)
+	}
+	for _, d := range sinks {
+		d.forwardLayer(out, e.run)
+	}
+	return true
+}
+
+// look reads from a packet what all receivers need to know of it.
+func (e *encoding) look(p *received) layerPacket {
+	e.count(p)
+	in := layerPacket{received: *p, from: e, fresh: !e.begun || int16(p.Seq-e.newest) > 0}
 	if in.fresh {
-		e.begun, e.newest = true, p.SequenceNumber
+		e.begun, e.newest = true, p.Seq
 	}
 	var ok bool
 	if in.vp8, ok = vp8.Parse(p.Payload); ok {
@@ -170,22 +197,14 @@ func (e *encoding) forward(p *rtp.Packet) bool {
 	} else {
 		in.vp8 = vp8.Descriptor{} // padding: nothing to rewrite, and no new picture
 	}
-	in.position = seqmap.Position{Seq: p.SequenceNumber, Time: p.Timestamp, Picture: e.numbers.Picture, Base: e.numbers.Base}
-	if in.vp8.KeyFrame {
-		e.up.gotKeyframe()
-	}
-	sinks := e.of.fan.watching() // after that: who comes now asks anew
-	for _, d := range sinks {
-		d.forwardLayer(&in)
-	}
-	return len(sinks) > 0
+	in.position = seqmap.Position{Seq: p.Seq, Time: p.Time, Picture: e.numbers.Picture, Base: e.numbers.Base}
+	return in
 }
 
 // A layerPacket is a packet of a layer with what all receivers need to know of it.
 type layerPacket struct {
-	*rtp.Packet
+	received
 	from     *encoding
-	at       time.Time
 	vp8      vp8.Descriptor
 	position seqmap.Position
 	fresh    bool // no later packet has come before

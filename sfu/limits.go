@@ -183,11 +183,15 @@ func (s *Session) detach(mid string) error {
 // SSRC. Without it a participant could have as many as there are SSRCs.
 type streams struct {
 	rtp, rtcp, all atomic.Int32
-	over           func() // ends the session
+	over           func()                 // ends the session
+	silent         func(ssrc uint32) bool // whose RTCP nobody reads
 }
 
 // buffer implements webrtc.SettingEngine.BufferFactory.
-func (s *streams) buffer(kind packetio.BufferPacketType, _ uint32) io.ReadWriteCloser {
+func (s *streams) buffer(kind packetio.BufferPacketType, ssrc uint32) io.ReadWriteCloser {
+	if kind == packetio.RTCPBufferPacket && s.silent != nil && s.silent(ssrc) {
+		return nothing{}
+	}
 	open, most, size := &s.rtp, int32(maxRTPStreams), rtpBuffer
 	if kind == packetio.RTCPBufferPacket {
 		open, most, size = &s.rtcp, maxRTCPStreams, rtcpBuffer
@@ -219,7 +223,7 @@ func (b *streamBuffer) Close() error {
 	return b.Buffer.Close()
 }
 
-// nothing is the buffer of an SSRC that is one too many.
+// nothing is the buffer of an SSRC that is one too many, or that nobody reads.
 type nothing struct{}
 
 // Read implements io.Reader.

@@ -334,7 +334,7 @@ func TestAdvertisedAddressIsInTheCandidates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pc, err := srv.engine.connection(&streams{}, &congestion{})
+	pc, err := srv.engine.connection(&streams{}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -217,6 +217,11 @@ func (s *Session) addDown(u *up) error {
 		return fmt.Errorf("add track %s: %w", d.id, err)
 	}
 	d.sender = sender
+	if u.audio() {
+		for _, e := range sender.GetParameters().Encodings {
+			s.media.leaveUnread(uint32(e.SSRC))
+		}
+	}
 	s.downs[u] = d
 	s.tracks.Go(d.readFeedback)
 	return nil

@@ -18,6 +18,7 @@ type narrow struct {
 	dropped atomic.Int64
 	passed  atomic.Int64
 	rewrite func(string) string
+	server  atomic.Pointer[func([]byte)] // sees what the server sends; nil if nobody does
 }
 
 const narrowQueue = 300 * time.Millisecond
@@ -64,6 +65,9 @@ func newNarrow(t *testing.T, srv *Server) *narrow {
 			k, _, err := far.ReadFromUDP(buf)
 			if err != nil {
 				return
+			}
+			if see := n.server.Load(); see != nil {
+				(*see)(buf[:k])
 			}
 			now := time.Now()
 			if every := n.dropIn.Load(); every > 0 && i%every == 0 {

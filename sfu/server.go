@@ -22,6 +22,7 @@ import (
 var (
 	ErrDraining = errors.New("server is draining")
 	ErrExists   = errors.New("session exists already")
+	ErrFull     = errors.New("too many sessions of this group")
 	ErrInvalid  = errors.New("call, user, session and group must not be empty")
 	ErrNoGroup  = errors.New("group not found")
 	ErrNoCall   = errors.New("call not found")
@@ -70,15 +71,19 @@ type Options struct {
 
 // A Server is the SFU: it owns the media sockets, the calls and their sessions.
 type Server struct {
-	log     *slog.Logger
-	metrics *metrics
-	sockets *Sockets
-	told    func([]Address) // Options.Readvertised
-	mux     *mux
-	tcp     *tcpMux
-	keys    *iceKeys
-	engine  *engine
-	chooser func() chooser // makes what decides on a receiver's layer
+	log      *slog.Logger
+	metrics  *metrics
+	sockets  *Sockets
+	told     func([]Address) // Options.Readvertised
+	mux      *mux
+	tcp      *tcpMux
+	keys     *iceKeys
+	engine   *engine
+	resend   *resender
+	reporter *reporter
+	drops    func(reason string) // counts what the media path drops
+	refused  func(error)         // counts packets that were not authentic, or not new
+	chooser  func() chooser      // makes what decides on a receiver's layer
 
 	running sync.WaitGroup // one for each session
 
@@ -87,12 +92,6 @@ type Server struct {
 	count    int
 	draining bool
 	closed   bool
-}
-
-// A group is what belongs to one installation of Mattermost.
-type group struct {
-	calls    map[string]*call
-	sessions map[string]*Session
 }
 
 // New makes a Server on open sockets, which it owns from now on.
@@ -113,8 +112,11 @@ func New(s *Sockets, o Options) (*Server, error) {
 	srv := &Server{log: log, metrics: met, sockets: s, told: o.Readvertised, mux: m, tcp: newTCPMux(s, o.ICETCP, drops), keys: newICEKeys(), groups: map[string]*group{}}
 	srv.mux.keys, srv.tcp.keys = srv.keys, srv.keys
 	srv.mux.tcp, srv.tcp.mux = srv.tcp, srv.mux
+	srv.resend, srv.reporter = &resender{out: m.newOutbox()}, newReporter()
+	srv.drops = drops
+	srv.refused = func(err error) { drops(refusal(err)) }
 	srv.chooser = func() chooser { return &steer.Policy{} }
-	if srv.engine, err = newEngine(srv.mux, srv.tcp, drops, log); err != nil {
+	if srv.engine, err = newEngine(srv.mux, srv.tcp, log); err != nil {
 		return nil, err
 	}
 	return srv, nil
@@ -134,6 +136,7 @@ func (s *Server) Run(ctx context.Context, ice ...net.Listener) error {
 	for _, l := range ice {
 		readers.Go(func() { s.tcp.accept(l) })
 	}
+	readers.Go(func() { s.reporter.run(ctx) })
 	readers.Go(func() { s.sockets.book.keep(ctx, s.log, s.metrics, s.readvertise) })
 	<-ctx.Done()
 
@@ -168,7 +171,7 @@ func (s *Server) readvertise() {
 
 // Join makes a session that waits for the participant's first offer. Its
 // participant hears of everything else through sig. The error is ErrInvalid,
-// ErrDraining, or ErrExists if that very session is in that call already. A
+// ErrDraining, ErrFull, or ErrExists if that very session is in that call already. A
 // session of the same name in another call of the group is ended: the
 // participant has moved on.
 func (s *Server) Join(m Member, sig Signal) (*Session, error) {
@@ -190,6 +193,11 @@ func (s *Server) Join(m Member, sig Signal) (*Session, error) {
 		g = &group{calls: map[string]*call{}, sessions: map[string]*Session{}}
 		s.groups[m.Group] = g
 	}
+	if len(g.sessions) >= maxGroupSessions {
+		s.mu.Unlock()
+		return nil, ErrFull
+	}
+	g.forgotten = false
 	c := g.calls[m.Call]
 	if c == nil {
 		c = newCall(m.Call)
@@ -230,6 +238,9 @@ func (s *Server) forget(sess *Session) {
 	}
 	s.count--
 	s.metrics.sessions.WithLabelValues(m.Group).Dec()
+	if len(g.calls) == 0 && g.forgotten {
+		s.metrics.forget(m.Group)
+	}
 }
 
 // find needs s.mu.

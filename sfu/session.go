@@ -72,7 +72,7 @@ type Session struct {
 
 	// Owned by run. pc is set before any track exists and never changes.
 	pc         *webrtc.PeerConnection
-	congestion *congestion // set with pc
+	media      *media // set with pc
 	phase      phase
 	ice        candidates
 	channel    *webrtc.DataChannel

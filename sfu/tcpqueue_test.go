@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// outgoing makes an RTP packet of a stream.
-func outgoing(ssrc uint32, seq uint16, size int) []byte {
+// frames makes an RTP packet of a stream.
+func frames(ssrc uint32, seq uint16, size int) []byte {
 	p := make([]byte, size)
 	p[0], p[1] = 0x80, 111
 	binary.BigEndian.PutUint16(p[2:], seq)
@@ -48,8 +48,8 @@ func TestVoiceOvertakesVideo(t *testing.T) {
 		if i%4 == 3 { // the end of a frame
 			size = 90
 		}
-		q.push(outgoing(video, i, size), nil)
-		q.push(outgoing(voice, i, 100), nil)
+		q.push(frames(video, i, size), nil)
+		q.push(frames(voice, i, 100), nil)
 	}
 	numbers, order := drain(t, q)
 	for _, ssrc := range []uint32{voice, video} {
@@ -67,8 +67,8 @@ func TestSlowConnectionLosesOldVideoFirst(t *testing.T) {
 		var lost int
 		q := newTCPQueue(func(string) { lost++ })
 		for i := range uint16(10) {
-			q.push(outgoing(2, i, 1100), nil)
-			q.push(outgoing(1, i, 100), nil)
+			q.push(frames(2, i, 1100), nil)
+			q.push(frames(1, i, 100), nil)
 			q.push([]byte{20, 254, 253, byte(i), 0, 0, 0, 0, 0, 0, 0, 9}, nil) // DTLS
 			time.Sleep(100 * time.Millisecond)
 		}
@@ -80,16 +80,16 @@ func TestSlowConnectionLosesOldVideoFirst(t *testing.T) {
 			t.Errorf("voice %d, %d lost", numbers[1], lost)
 		}
 		for i := range uint16(3 * tcpFrames) {
-			if q.push(outgoing(2, i, 1100), nil) != (i < tcpFrames) {
+			if q.push(frames(2, i, 1100), nil) != (i < tcpFrames) {
 				t.Fatalf("packet %d", i)
 			}
 		}
 		if n, _ := drain(t, q); len(n[2]) != tcpFrames || n[2][0] != 2*tcpFrames {
 			t.Errorf("%d packets from %d", len(n[2]), n[2][0])
 		}
-		q.push(outgoing(1, 0, 100), nil)
+		q.push(frames(1, 0, 100), nil)
 		q.close()
-		if _, ok := q.next(nil); ok || q.push(outgoing(1, 1, 100), nil) {
+		if _, ok := q.next(nil); ok || q.push(frames(1, 1, 100), nil) {
 			t.Error("the queue works after its close")
 		}
 	})
@@ -98,7 +98,7 @@ func TestSlowConnectionLosesOldVideoFirst(t *testing.T) {
 func TestManyStreamsAreNotRememberedForEver(t *testing.T) {
 	q := newTCPQueue(func(string) {})
 	for i := range uint32(1000) {
-		q.push(outgoing(i, 0, 1100), nil)
+		q.push(frames(i, 0, 1100), nil)
 		if len(q.bulks) > tcpStreams {
 			t.Fatalf("%d streams remembered", len(q.bulks))
 		}

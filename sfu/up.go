@@ -10,10 +10,11 @@ import (
 	"time"
 
 	"github.com/pion/rtcp"
-	"github.com/pion/rtp"
+	"github.com/pion/sdp/v3"
 	"github.com/pion/webrtc/v3"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"sallyport/sfu/internal/packetcache"
 	"sallyport/sfu/internal/vad"
 )
 
@@ -21,8 +22,8 @@ import (
 // same source (rtcd protocol §4.13).
 const keyframeEvery = time.Second
 
-// An up is one track that a participant publishes. One goroutine reads it and
-// forwards each packet to all who watch.
+// An up is one track that a participant publishes. Its packets come from a reader of
+// the media sockets, which forwards what one batch has brought to all who watch.
 type up struct {
 	session  *Session
 	track    *webrtc.TrackRemote
@@ -31,11 +32,17 @@ type up struct {
 	began    time.Time
 	fan      fanout
 
-	class  atomic.Pointer[upClass]  // nil until announced
-	layer  atomic.Pointer[encoding] // nil if it is the whole source
-	on     atomic.Bool              // false while the participant is muted
-	deaf   atomic.Bool              // forget the voice levels heard so far
-	packet rtp.Packet               // reused by run alone
+	class atomic.Pointer[upClass]  // nil until announced
+	layer atomic.Pointer[encoding] // nil if it is the whole source
+	on    atomic.Bool              // false while the participant is muted
+	deaf  atomic.Bool              // forget the voice levels heard so far
+
+	mu       sync.Mutex // guards the following: packets on their way through
+	by       *reader    // whose batch run is of; nil between batches
+	run      []received
+	voice    vad.Monitor
+	speaking bool               // as told
+	cache    *packetcache.Cache // of video
 
 	retired bool // guarded by call.mu: no longer offered to anybody
 
@@ -56,9 +63,15 @@ func newUp(s *Session, t *webrtc.TrackRemote, r *webrtc.RTPReceiver) *up {
 	u := &up{session: s, track: t, receiver: r, began: time.Now()}
 	u.on.Store(true)
 	for _, e := range r.GetParameters().HeaderExtensions {
-		if e.URI == extAudioLevel {
+		switch e.URI {
+		case extAudioLevel:
 			u.level = uint8(e.ID)
+		case sdp.TransportCCURI:
+			s.media.number.Store(uint32(e.ID))
 		}
+	}
+	if !u.audio() {
+		u.cache = packetcache.New(cacheBytes, packetcache.Memory)
 	}
 	return u
 }
@@ -89,13 +102,16 @@ func (u *up) classify(class string) {
 	}
 }
 
-// run forwards the track until it ends.
-func (u *up) run() {
+// live publishes the track until it ends.
+func (u *up) live() {
 	s := u.session
 	group := s.member.Group
 	gauge := s.server.metrics.tracks.WithLabelValues(group, "in", u.mime())
 	gauge.Inc()
 	defer gauge.Dec()
+	defer u.fallSilent()
+	s.media.attach(u)
+	defer s.media.detach(u)
 	s.call.publish(u)
 	defer s.call.unpublish(u)
 	defer u.stop()
@@ -105,7 +121,7 @@ func (u *up) run() {
 	reports.Go(func() { u.readReports(over) })
 	defer reports.Wait()
 	defer close(over)
-	if err := u.forward(); !ended(err) {
+	if err := u.await(); !ended(err) {
 		s.server.metrics.errors.WithLabelValues(group, "rtp").Inc()
 		s.log.Debug("read published track", "err", err)
 	}
@@ -121,56 +137,16 @@ func ended(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe)
 }
 
-// forward reads packets and gives them to the receivers. It allocates nothing of
-// its own for a packet.
-func (u *up) forward() error {
-	var voice vad.Monitor
+// await waits for the end of the track. What pion has of it came before the track
+// was known, and goes nowhere.
+func (u *up) await() error {
 	buf := make([]byte, maxDatagram)
 	for broken := 0; ; {
-		n, _, err := u.track.Read(buf)
-		if err != nil {
-			if broken++; ended(err) || broken > maxBroken {
-				return err
-			}
-			continue
+		if _, _, err := u.track.Read(buf); err == nil {
+			broken = 0
+		} else if broken++; ended(err) || broken > maxBroken {
+			return err
 		}
-		broken = 0
-		if err := u.packet.Unmarshal(buf[:n]); err != nil {
-			continue // not RTP: a stranger cannot have sent it, a broken client may
-		}
-		c := u.class.Load()
-		if c == nil {
-			continue
-		}
-		level, ok := u.audioLevel()
-		if c.class == classVoice {
-			if u.deaf.Swap(false) {
-				voice.Reset()
-			}
-			if !u.on.Load() {
-				continue
-			}
-			if ok {
-				if speaking, changed := voice.Push(level&0x7F, time.Now()); changed {
-					u.tellVoice(speaking)
-				}
-			}
-		}
-		start := time.Now()
-		if e := u.layer.Load(); e != nil {
-			if e.forward(&u.packet) {
-				c.took.Observe(time.Since(start).Seconds())
-			}
-			continue
-		}
-		sinks := u.fan.watching()
-		if len(sinks) == 0 {
-			continue
-		}
-		for _, d := range sinks {
-			d.forward(&u.packet, level)
-		}
-		c.took.Observe(time.Since(start).Seconds())
 	}
 }
 
@@ -184,33 +160,43 @@ func (u *up) tellVoice(speaking bool) {
 	}
 }
 
-// audioLevel reads the level extension of the current packet (RFC 6464).
-func (u *up) audioLevel() (level uint8, ok bool) {
-	if u.level == 0 {
-		return 0, false
+// fallSilent ends the speaking of a voice whose track has ended.
+func (u *up) fallSilent() {
+	u.mu.Lock()
+	speaking := u.speaking
+	u.speaking = false
+	u.mu.Unlock()
+	if speaking {
+		u.tellVoice(false)
 	}
-	ext := u.packet.GetExtension(u.level)
-	if len(ext) == 0 {
-		return 0, false
-	}
-	return ext[0], true
 }
 
-// readReports reads the publisher's RTCP, which the interceptors need to see. over
-// is closed when the track has ended.
+// readReports reads the publisher's RTCP for its sender reports. over is closed when
+// the track has ended.
 func (u *up) readReports(over <-chan struct{}) {
 	if !u.awaitLower(over) {
 		return
 	}
+	buf := make([]byte, maxDatagram)
 	for {
+		var n int
 		var err error
 		if rid := u.track.RID(); rid != "" {
-			_, _, err = u.receiver.ReadSimulcastRTCP(rid)
+			n, _, err = u.receiver.ReadSimulcast(buf, rid)
 		} else {
-			_, _, err = u.receiver.ReadRTCP()
+			n, _, err = u.receiver.Read(buf)
 		}
 		if err != nil {
 			return
+		}
+		all, err := rtcp.Unmarshal(buf[:n])
+		if err != nil {
+			continue
+		}
+		for _, p := range all {
+			if r, ok := p.(*rtcp.SenderReport); ok && r.SSRC == uint32(u.track.SSRC()) {
+				u.session.media.heard(r.SSRC, r.NTPTime, r.RTPTime)
+			}
 		}
 	}
 }

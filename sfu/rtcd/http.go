@@ -159,6 +159,7 @@ func (s *Server) handleUnregister(w http.ResponseWriter, r *http.Request) {
 	s.log.Info("client unregistered itself", "client", client, "remote", r.RemoteAddr)
 	s.conns.stopClient(client)
 	s.metrics.forget(client)
+	s.media.Forget(client)
 	reply(w, http.StatusOK, map[string]string{})
 }
 

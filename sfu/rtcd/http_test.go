@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -186,7 +187,7 @@ func TestLoginTellsNobodyWhichClientsExist(t *testing.T) {
 }
 
 func TestStatement11Unregister(t *testing.T) {
-	r, _ := startFake(t, Config{SelfRegistration: true, Store: t.TempDir()})
+	r, media := startFake(t, Config{SelfRegistration: true, Store: t.TempDir()})
 	if a := r.do("POST", "/register", "", credentials("clientC", keyA)); a.status != 201 {
 		t.Fatalf("register: %d %s", a.status, a.body)
 	}
@@ -215,6 +216,9 @@ func TestStatement11Unregister(t *testing.T) {
 	}
 	if a := r.do("GET", "/metrics", "", ""); strings.Contains(a.body, `"clientC"`) {
 		t.Errorf("a client that is gone is still counted:\n%s", a.body)
+	}
+	if want := []string{"clientC"}; !slices.Equal(media.forgot, want) {
+		t.Errorf("the media server forgot %q, want %q", media.forgot, want)
 	}
 }
 

@@ -10,6 +10,7 @@ type media interface {
 	Join(m sfu.Member, sig sfu.Signal) error
 	Session(group, session string) session // nil if there is none
 	Sessions(group, call string) ([]sfu.Member, error)
+	Forget(group string)
 }
 
 // session is one participant's session in the SFU. No method blocks.

@@ -284,6 +284,13 @@ type fakeMedia struct {
 	mu       sync.Mutex
 	refuse   error // what Join fails with
 	sessions map[[2]string]*fakeSession
+	forgot   []string // groups
+}
+
+func (m *fakeMedia) Forget(group string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.forgot = append(m.forgot, group)
 }
 
 func (m *fakeMedia) Join(member sfu.Member, sig sfu.Signal) error {

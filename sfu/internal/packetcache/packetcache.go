@@ -8,7 +8,10 @@
 //	receiver b ──> Log ───┘
 package packetcache
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // A Ref names a packet of a Cache. The zero Ref names none.
 type Ref uint64
@@ -71,8 +74,12 @@ func (c *Cache) forget(from, to int) {
 	}
 }
 
-// Get appends a copy of a payload to dst. ok is false if it is gone.
+// Get appends a copy of a payload to dst. ok is false if it is gone; a nil Cache
+// has none.
 func (c *Cache) Get(ref Ref, dst []byte) (payload []byte, ok bool) {
+	if c == nil {
+		return dst, false
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if ref < c.oldest || ref > c.last || ref == 0 {
@@ -89,14 +96,16 @@ const logLength = 512
 // A Sent is how a packet went to one receiver: everything that, with the payload,
 // makes the very same packet again.
 type Sent struct {
-	Ref     Ref    // in the Cache of Layer; 0 = nothing to send again
-	Time    uint32 // RTP timestamp
-	Seq     uint16
-	Number  uint16 // transport-wide sequence number
-	Picture uint16 // VP8's numbers, as sent
-	Base    uint8
-	Layer   uint8 // which of the caches of the source
-	Marker  bool
+	Ref      Ref    // in the Cache of Layer; 0 = nothing to send again
+	Time     uint32 // RTP timestamp
+	Seq      uint16
+	Number   uint16 // transport-wide sequence number, if Numbered
+	Picture  uint16 // VP8's numbers, as sent
+	Base     uint8
+	Layer    uint8 // which of the caches of the source
+	Marker   bool
+	Numbered bool
+	Again    time.Time // when it was last sent again; zero = never
 }
 
 // A Log remembers the last packets that went to one receiver. The zero Log is
@@ -114,6 +123,9 @@ func (l *Log) Add(s Sent) {
 	}
 	l.ring[s.Seq%logLength] = s
 }
+
+// Repeated notes that a packet which Find knows was sent again.
+func (l *Log) Repeated(seq uint16, now time.Time) { l.ring[seq%logLength].Again = now }
 
 // Find returns the packet that was sent under a sequence number.
 func (l *Log) Find(seq uint16) (s Sent, ok bool) {

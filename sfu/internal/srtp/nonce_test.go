@@ -14,7 +14,7 @@ func TestNoNumberIsSealedTwice(t *testing.T) {
 		k := newKeys(t, p)
 		s := newSealer(t, k, 5, 300)
 		r := rand.New(rand.NewPCG(1, uint64(p)))
-		given := map[uint64][]byte{} // by index, which the test works out from the packets' order
+		given := map[uint64][]byte{} // by index
 		var repeated, refused int
 		for i := range 60_000 {
 			seq := uint16(i/2 + r.IntN(100) - r.IntN(300))

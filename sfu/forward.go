@@ -1,0 +1,110 @@
+package sfu
+
+import (
+	"time"
+
+	"sallyport/sfu/internal/packetcache"
+	"sallyport/sfu/internal/rtpheader"
+)
+
+// cacheBytes is how many bytes of a video track are kept for retransmissions: a
+// second of the fastest screen share.
+const cacheBytes = 512 << 10
+
+// A received is a packet of an up, decrypted, in the buffer of the reader that
+// brought it.
+type received struct {
+	rtpheader.Packet
+	at    time.Time
+	size  int   // bytes with header
+	level uint8 // audio level as the extension has it (RFC 6464)
+	ref   packetcache.Ref
+}
+
+// take keeps a packet until all of its batch are there. media.mu is held.
+func (u *up) take(r *reader, p received) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch u.by {
+	case nil:
+		u.by = r
+		r.atEnd(u)
+	case r:
+	default: // two readers at a time: the participant's path is changing
+		u.forward(r.out, []received{p})
+		return
+	}
+	u.run = append(u.run, p)
+}
+
+// endBatch implements endHook: it forwards what the batch has brought.
+func (u *up) endBatch(r *reader) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.forward(r.out, u.run)
+	u.run, u.by = u.run[:0], nil
+}
+
+// forward gives packets to the receivers, to each one all of them: neighbours with
+// the same address can leave together. It needs mu.
+func (u *up) forward(out *outbox, run []received) {
+	c := u.class.Load()
+	if c == nil {
+		return
+	}
+	start := time.Now()
+	if c.class == classVoice {
+		run = u.listen(run)
+	}
+	if len(run) == 0 {
+		return
+	}
+	var watched bool
+	if e := u.layer.Load(); e != nil {
+		watched = e.forward(out, run)
+	} else if sinks := u.fan.watching(); len(sinks) > 0 {
+		watched = true
+		u.keep(run)
+		for _, d := range sinks {
+			d.forward(out, run)
+		}
+	}
+	if watched {
+		c.took.Observe(time.Since(start).Seconds() / float64(len(run)))
+	}
+}
+
+// keep copies video for retransmissions.
+func (u *up) keep(run []received) {
+	if u.cache == nil {
+		return
+	}
+	for i := range run {
+		run[i].ref = u.cache.Put(run[i].Payload)
+	}
+}
+
+// listen follows the voice: whether it speaks, and how loud. It returns nothing
+// while the participant is muted. It needs mu.
+func (u *up) listen(run []received) []received {
+	if u.deaf.Swap(false) {
+		u.voice.Reset()
+		u.speaking = false // the mute has told
+	}
+	if !u.on.Load() {
+		return nil
+	}
+	for i := range run {
+		p := &run[i]
+		level := p.Extension(u.level)
+		if len(level) == 0 {
+			continue
+		}
+		p.level = level[0]
+		if speaking, changed := u.voice.Push(p.level&0x7F, p.at); changed {
+			u.speaking = speaking
+			u.tellVoice(speaking)
+		}
+	}
+	return run
+}

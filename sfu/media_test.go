@@ -1,0 +1,222 @@
+package sfu
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"sallyport/sfu/internal/srtp"
+)
+
+// A speaker is a participant whose packets come through the media sockets; of the
+// rest of it there is only what the packets' way needs.
+type speaker struct {
+	srv    *Server
+	media  *media
+	up     *up
+	seal   *srtp.Sealer
+	from   netip.AddrPort
+	reader *reader
+	seq    uint16
+	buf    []byte
+	body   []byte
+}
+
+// newSpeaker makes one who publishes an announced track of a class.
+func newSpeaker(t testing.TB, srv *Server, profile srtp.Profile, class string) *speaker {
+	t.Helper()
+	l := addLeg(t, srv, profile, "speaker")
+	s := &speaker{srv: srv, media: l.media, from: localAddrPort(l.conn.LocalAddr()), reader: srv.mux.newReader(), buf: make([]byte, 0, maxDatagram), body: make([]byte, 80)}
+	s.media.in = l.keys // what it sends with: the test plays both ends
+	var err error
+	if s.seal, err = l.keys.Sealer(1, 0); err != nil {
+		t.Fatal(err)
+	}
+	s.up = &up{session: l.media.session, level: 1}
+	s.up.class.Store(&upClass{class: class, took: srv.metrics.writes.WithLabelValues("g", class)})
+	s.up.on.Store(true)
+	s.media.sources[1] = &incoming{opener: l.keys.Opener(1), up: s.up}
+	s.media.sources[1].stats.Rate, s.media.sources[1].line.Rate = 48000, 48000
+	srv.mux.tap("speaker", s.media)
+	return s
+}
+
+// says sends packets of one read batch.
+func (s *speaker) says(t testing.TB, packets int) {
+	for range packets {
+		s.seq++
+		h := append(s.buf[:0], 0x90, 111, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xBE, 0xDE, 0, 1, 0x10, 0x85, 0, 0)
+		binary.BigEndian.PutUint16(h[2:], s.seq)
+		binary.BigEndian.PutUint32(h[4:], 960*uint32(s.seq))
+		binary.BigEndian.PutUint16(s.body, s.seq)
+		p, err := s.seal.Seal(h, s.body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.srv.mux.deliver(s.reader, s.srv.mux.sockets[0], p, s.from)
+		s.reader.finish()
+	}
+}
+
+// hears makes the leg a receiver of the speaker.
+func (l *leg) hears(s *speaker, ssrc uint32) *down {
+	l.t.Helper()
+	d := &down{up: s.up, session: l.media.session, lost: l.srv.metrics.errors.WithLabelValues("g", "rtp")}
+	d.bound.Store(l.stream(&outgoing{ssrc: ssrc, kind: 111, level: 3}))
+	s.up.fan.add(d)
+	return d
+}
+
+// TestTheWayOfAPacket: from an encrypted packet at the socket to encrypted packets
+// at the receivers' sockets, with the level and under the receiver's numbers, and
+// without a heap allocation.
+func TestTheWayOfAPacket(t *testing.T) {
+	for _, profile := range []srtp.Profile{srtp.AEADAES128GCM, srtp.AES128CMSHA1x80} {
+		t.Run(fmt.Sprint(profile), func(t *testing.T) {
+			first := newLeg(t, profile)
+			s := newSpeaker(t, first.srv, profile, classVoice)
+			legs := []*leg{first}
+			for i := range 4 {
+				legs = append(legs, addLeg(t, first.srv, profile, fmt.Sprint("receiver", i)))
+			}
+			for i, l := range legs {
+				l.hears(s, uint32(100+i))
+			}
+			s.says(t, 3)
+			for i, l := range legs {
+				for seq := uint16(1); seq <= 3; seq++ {
+					p, ok := l.next()
+					level := p.Extension(3)
+					if !ok || p.SSRC != uint32(100+i) || p.Type != 111 || p.Seq != seq || p.Time != 960*uint32(seq) || len(p.Payload) != 80 || len(level) != 1 || level[0] != 0x85 {
+						t.Fatalf("receiver %d got %+v, %v", i, p, ok)
+					}
+				}
+			}
+			if a := testing.AllocsPerRun(500, func() { s.says(t, 1) }); a != 0 {
+				t.Errorf("%v allocations to take a packet and send it to 5 receivers", a)
+			}
+		})
+	}
+}
+
+// What is not authentic, or came before, goes nowhere.
+func TestForgeriesAndReplaysAreDropped(t *testing.T) {
+	l := newLeg(t, srtp.AEADAES128GCM)
+	s := newSpeaker(t, l.srv, srtp.AEADAES128GCM, classVoice)
+	l.hears(s, 100)
+	s.says(t, 1)
+	if got := l.all(); len(got) != 1 {
+		t.Fatalf("%d packets, want 1", len(got))
+	}
+	h := []byte{0x80, 111, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1}
+	for _, p := range [][]byte{append(h, make([]byte, 40)...), h, {0x80, 111}} {
+		s.srv.mux.deliver(s.reader, s.srv.mux.sockets[0], p, s.from)
+		s.reader.finish()
+	}
+	other, err := s.media.in.Sealer(2, 0) // an SSRC nobody has announced
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := other.Seal([]byte{0x80, 111, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2}, []byte{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.srv.mux.deliver(s.reader, s.srv.mux.sockets[0], p, s.from)
+	s.reader.finish()
+	if got := l.all(); len(got) != 0 {
+		t.Errorf("%d packets went out", len(got))
+	}
+	if n := len(s.media.sources); n != 2 {
+		t.Errorf("%d sources are remembered, want that of the track and the authentic one", n)
+	}
+}
+
+// TestAMutedVoiceIsNotForwarded: from the mute on, and again after.
+func TestAMutedVoiceIsNotForwarded(t *testing.T) {
+	l := newLeg(t, srtp.AEADAES128GCM)
+	s := newSpeaker(t, l.srv, srtp.AEADAES128GCM, classVoice)
+	l.hears(s, 100)
+	for i, on := range []bool{true, false, true} {
+		s.up.on.Store(on)
+		s.says(t, 2)
+		if got := len(l.all()); (got == 2) != on || got != 0 && !on {
+			t.Errorf("step %d: %d packets", i, got)
+		}
+	}
+}
+
+// A speaker whose path changes is heard by two readers at a time: nothing is lost,
+// and nothing is sent twice.
+func TestTwoReadersAtATime(t *testing.T) {
+	l := newLeg(t, srtp.AEADAES128GCM)
+	s := newSpeaker(t, l.srv, srtp.AEADAES128GCM, classVoice)
+	l.hears(s, 100)
+	one, two := s.reader, s.srv.mux.newReader()
+	for i := range 4 {
+		s.seq++
+		h := append(make([]byte, 0, maxDatagram), 0x80, 111, 0, byte(s.seq), 0, 0, 0, 0, 0, 0, 0, 1)
+		p, err := s.seal.Seal(h, []byte{byte(s.seq)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := one
+		if i%2 == 1 {
+			r = two
+		}
+		s.srv.mux.deliver(r, s.srv.mux.sockets[0], p, s.from)
+	}
+	one.finish()
+	two.finish()
+	if got := l.all(); len(got) != 4 {
+		t.Errorf("%d packets, want 4", len(got))
+	}
+}
+
+// TestOthersAreNotHeldUp: one receiver has gone, one has no way, one never reads;
+// the others get everything at once.
+func TestOthersAreNotHeldUp(t *testing.T) {
+	good := newLeg(t, srtp.AEADAES128GCM)
+	s := newSpeaker(t, good.srv, srtp.AEADAES128GCM, classVoice)
+	gone := addLeg(t, good.srv, srtp.AEADAES128GCM, "gone")
+	lost := addLeg(t, good.srv, srtp.AEADAES128GCM, "lost")
+	full := addLeg(t, good.srv, srtp.AEADAES128GCM, "full")
+	if err := full.conn.SetReadBuffer(1); err != nil {
+		t.Fatal(err)
+	}
+	for i, l := range []*leg{gone, lost, full, good} {
+		l.hears(s, uint32(100+i))
+	}
+	s.says(t, 10)
+	_ = gone.conn.Close() // the kernel answers for it that nobody is there
+	lost.media.way.Store(nil)
+	gone.media.close()
+	begin := time.Now()
+	s.says(t, 200)
+	if took := time.Since(begin); took > time.Second {
+		t.Errorf("200 packets took %v", took)
+	}
+	if got := len(good.all()); got != 210 {
+		t.Errorf("%d of 210 packets", got)
+	}
+}
+
+// BenchmarkForward takes a packet and sends it to 50 receivers, over sockets.
+func BenchmarkForward(b *testing.B) {
+	for _, profile := range []srtp.Profile{srtp.AEADAES128GCM, srtp.AES128CMSHA1x80} {
+		b.Run(fmt.Sprint(profile), func(b *testing.B) {
+			first := newLeg(b, profile)
+			s := newSpeaker(b, first.srv, profile, classVoice)
+			first.hears(s, 100)
+			for i := range 49 {
+				addLeg(b, first.srv, profile, fmt.Sprint("receiver", i)).hears(s, 100)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				s.says(b, 1)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(50*b.N), "ns/packet")
+		})
+	}
+}
