@@ -20,7 +20,7 @@ export CGO_ENABLED = 0
 RACE = CGO_ENABLED=1 $(GO) test -race
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check e2e bench bench-sfu bench-seed profile figures fuzz load release clean
+.PHONY: help build run test check e2e natlab bench bench-sfu bench-seed profile figures fuzz load release clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ e2e: ## the end-to-end tests of the gateway only
 	@test -n '$(E2E)' || { echo 'no end-to-end tests in: $(E2E_FILES)'; exit 1; }
 	$(RACE) -count 1 -timeout 20m -v -run '^($(E2E))$$' ./gateway
 	@.ci/tools -report
+
+natlab: ## calls from behind firewalls, NAT and bad lines, in network namespaces (root)
+	$(GO) test -count 1 -timeout 5m -v -run '^TestNatlab$$' ./gateway
 
 bench: ## every benchmark (BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -p 1 ./...

@@ -125,8 +125,12 @@ func (l *link) deliver(done <-chan struct{}) {
 	}
 }
 
-// An access is the two links between one client's address and the server.
-type access struct{ up, down *link }
+// An access is the two links between one client's address and the server, and
+// the firewall on them, if any: what it says no to is gone.
+type access struct {
+	up, down *link
+	wall     atomic.Pointer[func(packet []byte, up bool) bool]
+}
 
 // both makes the condition that of both directions.
 func (a *access) both(c condition) {
@@ -172,8 +176,13 @@ func (c *cable) read(from *os.File, offset int, direction func(*access) *link) {
 		if n < 20 || buf[0]>>4 != 4 {
 			continue
 		}
-		if a := c.ends[netip.AddrFrom4([4]byte(buf[offset:]))]; a != nil {
-			direction(a).push(append([]byte(nil), buf[:n]...))
+		a := c.ends[netip.AddrFrom4([4]byte(buf[offset:]))]
+		if a == nil {
+			continue
+		}
+		to, packet := direction(a), append([]byte(nil), buf[:n]...)
+		if wall := a.wall.Load(); wall == nil || (*wall)(packet, to == a.up) {
+			to.push(packet)
 		}
 	}
 }

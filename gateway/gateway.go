@@ -158,7 +158,7 @@ func (g *Gateway) buildMedia(cfg Config, _ Secrets) error {
 	if g.sockets.media == nil {
 		return nil
 	}
-	o := sfu.Options{Logger: g.logger, Metrics: g.registry}
+	o := sfu.Options{Logger: g.logger, Metrics: g.registry, AudioLastN: cfg.SFU.AudioLastN}
 	if at, ok := g.sockets.https.Addr().(*net.TCPAddr); ok {
 		o.ICETCP = []netip.AddrPort{at.AddrPort()} // where port.ICE comes from
 	}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -27,7 +28,7 @@ type Addrs struct {
 // was opened.
 func (s *sockets) open(cfg Config) error {
 	var err error
-	if s.https, err = listenTCP("listen.https", cfg.Listen.HTTPS); err != nil {
+	if s.https, err = listenShort("listen.https", cfg.Listen.HTTPS); err != nil {
 		return err
 	}
 	if cfg.Listen.HTTP != "" {
@@ -140,6 +141,28 @@ func httpsPort(cfg Config, l net.Listener) string {
 
 func listenTCP(key, addr string) (net.Listener, error) {
 	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, explainBind(key, addr, err)
+	}
+	return l, nil
+}
+
+// segmentMax is the longest TCP segment that we send on the HTTPS port and ask
+// clients for, in bytes: what fits the least MTU of IPv6. Longer packets get lost
+// without a word on the way through many a VPN, and a ClientHello of today is
+// longer.
+const segmentMax = 1280 - 40 - 20
+
+// listenShort is listenTCP for clients whose way may lose long packets.
+func listenShort(key, addr string) (net.Listener, error) {
+	c := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var failed error
+		err := raw.Control(func(fd uintptr) {
+			failed = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_MAXSEG, segmentMax)
+		})
+		return errors.Join(err, failed)
+	}}
+	l, err := c.Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return nil, explainBind(key, addr, err)
 	}

@@ -63,6 +63,9 @@ func (c Config) validateSFU(ps *problems) {
 	if c.SFU.Mode != ModeRTCD {
 		return
 	}
+	if c.SFU.AudioLastN < 0 {
+		ps.add("sfu.audio_last_n", "%d is negative: use 0 to let everybody be heard", c.SFU.AudioLastN)
+	}
 	if c.SFU.UDP == "" {
 		ps.add("sfu.udp", "missing: media needs a UDP port, like \":8443\"")
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/pion/webrtc/v3"
+
+	"sallyport/sfu/internal/loudest"
 )
 
 // The classes of a published track: the type field of its track ID and of the
@@ -36,7 +38,8 @@ const soundHold = 2 * time.Second
 // it has changed, and whoever wants to know what to receive reads it without a
 // lock.
 type call struct {
-	id string
+	id      string
+	loudest *loudest.Selector
 
 	list atomic.Pointer[[]published] // replaced under mu, never modified; nil is empty
 
@@ -54,7 +57,11 @@ type published struct {
 	plain, modern *up
 }
 
-func newCall(id string) *call { return &call{id: id, sessions: map[*Session]struct{}{}} }
+// newCall makes a call in which the given number of speakers is heard at a time,
+// everybody if that is 0.
+func newCall(id string, speakers int) *call {
+	return &call{id: id, sessions: map[*Session]struct{}{}, loudest: loudest.New(speakers)}
+}
 
 func (c *call) add(s *Session) {
 	c.mu.Lock()
@@ -145,6 +152,9 @@ func (c *call) unpublish(u *up) {
 	u.session.ups = slices.DeleteFunc(u.session.ups, func(x *up) bool { return x == u })
 	if e := u.layer.Load(); e != nil {
 		e.of.remove(e)
+	}
+	if k := u.class.Load(); k != nil && k.voice != nil {
+		k.voice.Leave()
 	}
 	c.changed(u.session)
 }

@@ -11,7 +11,7 @@ import (
 
 // crowd makes a call of n sessions of which nothing runs.
 func crowd(n int) (*call, []*Session) {
-	c := newCall("call")
+	c := newCall("call", 0)
 	all := make([]*Session, n)
 	for i := range all {
 		all[i] = newSession(&Server{log: discard}, c, Member{Session: fmt.Sprint(i), AV1: i%2 == 0}, nil)

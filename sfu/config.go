@@ -23,6 +23,9 @@ type Config struct {
 	Advertise []string `koanf:"advertise"`
 	// IPv6 adds IPv6 addresses.
 	IPv6 bool `koanf:"ipv6"`
+	// AudioLastN is how many speakers of a call are heard at a time: the loudest,
+	// by what their clients say. 0 means all, as clients expect.
+	AudioLastN int `koanf:"audio_last_n"`
 	// ForwardTo is the plugin's own media server in mode forward, host:port.
 	ForwardTo string `koanf:"forward_to"`
 }

@@ -3,6 +3,7 @@ package sfu
 import (
 	"time"
 
+	"sallyport/sfu/internal/loudest"
 	"sallyport/sfu/internal/packetcache"
 	"sallyport/sfu/internal/rtpheader"
 )
@@ -54,7 +55,7 @@ func (u *up) forward(out *outbox, run []received) {
 	}
 	start := time.Now()
 	if c.class == classVoice {
-		run = u.listen(run)
+		run = u.listen(c.voice, run)
 	}
 	if len(run) == 0 {
 		return
@@ -84,9 +85,11 @@ func (u *up) keep(run []received) {
 	}
 }
 
-// listen follows the voice: whether it speaks, and how loud. It returns nothing
-// while the participant is muted. It needs mu.
-func (u *up) listen(run []received) []received {
+// listen follows the voice: whether it speaks, and how loud. It returns the packets
+// that are to be heard: none while the participant is muted, or while others are
+// louder and the call has no place for all. Those left out leave no gap, or they
+// would count as lost. It needs mu.
+func (u *up) listen(voice *loudest.Voice, run []received) []received {
 	if u.deaf.Swap(false) {
 		u.voice.Reset()
 		u.speaking = false // the mute has told
@@ -94,17 +97,22 @@ func (u *up) listen(run []received) []received {
 	if !u.on.Load() {
 		return nil
 	}
-	for i := range run {
-		p := &run[i]
+	heard := run[:0]
+	for _, p := range run {
 		level := p.Extension(u.level)
-		if len(level) == 0 {
+		if len(level) > 0 {
+			p.level = level[0]
+			if speaking, changed := u.voice.Push(p.level&0x7F, p.at); changed {
+				u.speaking = speaking
+				u.tellVoice(speaking)
+			}
+		}
+		if voice != nil && !voice.Heard(p.level&0x7F, p.at) {
+			u.skipped++
 			continue
 		}
-		p.level = level[0]
-		if speaking, changed := u.voice.Push(p.level&0x7F, p.at); changed {
-			u.speaking = speaking
-			u.tellVoice(speaking)
-		}
+		p.Seq -= u.skipped
+		heard = append(heard, p)
 	}
-	return run
+	return heard
 }

@@ -60,7 +60,7 @@ func addLeg(t testing.TB, srv *Server, profile srtp.Profile, ufrag string) *leg 
 	if n, err := conn.Read(l.buf); n != 1 || err != nil {
 		t.Fatalf("the path does not carry: %d bytes, %v", n, err)
 	}
-	l.media = newMedia(newSession(srv, newCall(ufrag), Member{Group: "g", Call: "c", User: "u", Session: ufrag}, nil))
+	l.media = newMedia(newSession(srv, newCall(ufrag, 0), Member{Group: "g", Call: "c", User: "u", Session: ufrag}, nil))
 	l.media.session.media = l.media
 	key, salt := make([]byte, profile.KeyLength()), make([]byte, profile.SaltLength())
 	copy(key, ufrag)

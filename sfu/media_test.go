@@ -1,12 +1,14 @@
 package sfu
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"testing"
 	"time"
 
+	"sallyport/sfu/internal/loudest"
 	"sallyport/sfu/internal/srtp"
 )
 
@@ -27,7 +29,8 @@ type speaker struct {
 // newSpeaker makes one who publishes an announced track of a class.
 func newSpeaker(t testing.TB, srv *Server, profile srtp.Profile, class string) *speaker {
 	t.Helper()
-	l := addLeg(t, srv, profile, "speaker")
+	name := "speaker" + rand.Text()
+	l := addLeg(t, srv, profile, name)
 	s := &speaker{srv: srv, media: l.media, from: localAddrPort(l.conn.LocalAddr()), reader: srv.mux.newReader(), buf: make([]byte, 0, maxDatagram), body: make([]byte, 80)}
 	s.media.in = l.keys // what it sends with: the test plays both ends
 	var err error
@@ -39,7 +42,7 @@ func newSpeaker(t testing.TB, srv *Server, profile srtp.Profile, class string) *
 	s.up.on.Store(true)
 	s.media.sources[1] = &incoming{opener: l.keys.Opener(1), up: s.up}
 	s.media.sources[1].stats.Rate, s.media.sources[1].line.Rate = 48000, 48000
-	srv.mux.tap("speaker", s.media)
+	srv.mux.tap(name, s.media)
 	return s
 }
 
@@ -145,6 +148,39 @@ func TestAMutedVoiceIsNotForwarded(t *testing.T) {
 			t.Errorf("step %d: %d packets", i, got)
 		}
 	}
+}
+
+// TestOnlyTheLoudestAreHeard: with one place in the call the second speaker waits
+// until it is free, and has no gap in its numbers then.
+func TestOnlyTheLoudestAreHeard(t *testing.T) {
+	l := newLeg(t, srtp.AEADAES128GCM)
+	first := newSpeaker(t, l.srv, srtp.AEADAES128GCM, classVoice)
+	second := newSpeaker(t, l.srv, srtp.AEADAES128GCM, classVoice)
+	place := loudest.New(1)
+	for i, s := range []*speaker{first, second} {
+		c := *s.up.class.Load()
+		c.voice = place.Join()
+		s.up.class.Store(&c)
+		l.hears(s, uint32(100+i))
+	}
+	expect := func(ssrc uint32, seqs ...uint16) {
+		t.Helper()
+		for _, seq := range seqs {
+			if p, ok := l.next(); !ok || p.SSRC != ssrc || p.Seq != seq {
+				t.Fatalf("packet %d of %d, %v; want %d of %d", p.Seq, p.SSRC, ok, seq, ssrc)
+			}
+		}
+		if p, ok := l.next(); ok {
+			t.Fatalf("packet %d of %d is too much", p.Seq, p.SSRC)
+		}
+	}
+	first.says(t, 2)
+	expect(100, 1, 2)
+	second.says(t, 5)
+	expect(101)
+	first.up.class.Load().voice.Leave()
+	second.says(t, 2)
+	expect(101, 1, 2)
 }
 
 // A speaker whose path changes is heard by two readers at a time: nothing is lost,

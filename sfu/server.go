@@ -64,6 +64,8 @@ type Options struct {
 	// clients should be told of them. An unspecified address stands for all
 	// that the Sockets are bound to.
 	ICETCP []netip.AddrPort
+	// AudioLastN is how many speakers of a call are heard at a time, 0 = all.
+	AudioLastN int
 	// Readvertised is called with the new Sockets.Addresses when they have
 	// changed while running. Sessions keep the addresses they were told.
 	Readvertised func([]Address)
@@ -79,6 +81,7 @@ type Server struct {
 	tcp      *tcpMux
 	keys     *iceKeys
 	engine   *engine
+	speakers int // Options.AudioLastN
 	resend   *resender
 	reporter *reporter
 	drops    func(reason string) // counts what the media path drops
@@ -113,7 +116,7 @@ func New(s *Sockets, o Options) (*Server, error) {
 	srv.mux.keys, srv.tcp.keys = srv.keys, srv.keys
 	srv.mux.tcp, srv.tcp.mux = srv.tcp, srv.mux
 	srv.resend, srv.reporter = &resender{out: m.newOutbox()}, newReporter()
-	srv.drops = drops
+	srv.drops, srv.speakers = drops, o.AudioLastN
 	srv.refused = func(err error) { drops(refusal(err)) }
 	srv.chooser = func() chooser { return &steer.Policy{} }
 	if srv.engine, err = newEngine(srv.mux, srv.tcp, log); err != nil {
@@ -200,7 +203,7 @@ func (s *Server) Join(m Member, sig Signal) (*Session, error) {
 	g.forgotten = false
 	c := g.calls[m.Call]
 	if c == nil {
-		c = newCall(m.Call)
+		c = newCall(m.Call, s.speakers)
 		g.calls[m.Call] = c
 	}
 	sess := newSession(s, c, m, sig)

@@ -14,6 +14,7 @@ import (
 	"github.com/pion/webrtc/v3"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"sallyport/sfu/internal/loudest"
 	"sallyport/sfu/internal/packetcache"
 	"sallyport/sfu/internal/vad"
 )
@@ -42,6 +43,7 @@ type up struct {
 	run      []received
 	voice    vad.Monitor
 	speaking bool               // as told
+	skipped  uint16             // packets left out because others are louder
 	cache    *packetcache.Cache // of video
 
 	retired bool // guarded by call.mu: no longer offered to anybody
@@ -57,6 +59,7 @@ type upClass struct {
 	class string
 	id    string              // track ID shown to receivers
 	took  prometheus.Observer // seconds to forward one packet
+	voice *loudest.Voice      // among the speakers of the call; nil if it is none
 }
 
 func newUp(s *Session, t *webrtc.TrackRemote, r *webrtc.RTPReceiver) *up {
@@ -96,10 +99,12 @@ func (u *up) forwardable() bool { return u.track.RID() == "" || u.track.RID() ==
 func (u *up) classify(class string) {
 	id := strings.Join([]string{class, u.session.member.Session, strings.ToLower(rand.Text()[:8])}, "_")
 	m := u.session.server.metrics
-	u.class.Store(&upClass{class: class, id: id, took: m.writes.WithLabelValues(u.session.member.Group, class)})
+	c := &upClass{class: class, id: id, took: m.writes.WithLabelValues(u.session.member.Group, class)}
 	if class == classVoice {
 		u.on.Store(!u.session.muted)
+		c.voice = u.session.call.loudest.Join()
 	}
+	u.class.Store(c)
 }
 
 // live publishes the track until it ends.

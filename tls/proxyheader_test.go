@@ -29,47 +29,55 @@ var (
 	tlvs   = unhex("04 0003 aabbcc 03 0004 00000000 e0 0001 ff")
 )
 
+// What the good headers name.
+const (
+	proxyV4Client = "192.0.2.1:56324"
+	proxyV6Client = "[2001:db8::1]:56324"
+)
+
+// proxyHeaders are good and bad ones.
+var proxyHeaders = map[string]struct {
+	in   []byte
+	want string // the client; "" = none, "!" = refused
+}{
+	"v1 TCP4":             {[]byte("PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n"), proxyV4Client},
+	"v1 TCP6":             {[]byte("PROXY TCP6 2001:db8::1 2001:db8::2 56324 443\r\n"), proxyV6Client},
+	"v1 mapped":           {[]byte("PROXY TCP6 ::ffff:192.0.2.1 ::ffff:198.51.100.1 56324 443\r\n"), proxyV4Client},
+	"v1 UNKNOWN":          {[]byte("PROXY UNKNOWN\r\n"), ""},
+	"v1 UNKNOWN and more": {[]byte("PROXY UNKNOWN ffff::1 ffff::2 65535 65535\r\n"), ""},
+	"v1 longest":          {[]byte("PROXY UNKNOWN " + strings.Repeat("f", proxyV1Max-16) + "\r\n"), ""},
+	"v1 too long":         {[]byte("PROXY UNKNOWN " + strings.Repeat("f", proxyV1Max-15) + "\r\n"), "!"},
+	"v1 without CR":       {[]byte("PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\n"), "!"},
+	"v1 other family":     {[]byte("PROXY TCP4 2001:db8::1 2001:db8::2 56324 443\r\n"), "!"},
+	"v1 mixed families":   {[]byte("PROXY TCP4 192.0.2.1 2001:db8::2 56324 443\r\n"), "!"},
+	"v1 zone":             {[]byte("PROXY TCP6 fe80::1%lo 2001:db8::2 56324 443\r\n"), "!"},
+	"v1 port 65536":       {[]byte("PROXY TCP4 192.0.2.1 198.51.100.1 65536 443\r\n"), "!"},
+	"v1 port 0443":        {[]byte("PROXY TCP4 192.0.2.1 198.51.100.1 56324 0443\r\n"), "!"},
+	"v1 UDP4":             {[]byte("PROXY UDP4 192.0.2.1 198.51.100.1 56324 443\r\n"), "!"},
+	"v1 too few":          {[]byte("PROXY TCP4 192.0.2.1 198.51.100.1 56324\r\n"), "!"},
+	"v1 two spaces":       {[]byte("PROXY  TCP4 192.0.2.1 198.51.100.1 56324 443\r\n"), "!"},
+	"v1 nothing":          {[]byte("PROXY \r\n"), "!"},
+	"v1 cut off":          {[]byte("PROXY TCP4 192.0.2.1"), "!"},
+	"v2 TCP4":             {headerV2(proxyOther, proxyTCP4, pairV4), proxyV4Client},
+	"v2 TCP6":             {headerV2(proxyOther, proxyTCP6, pairV6), proxyV6Client},
+	"v2 additions":        {headerV2(proxyOther, proxyTCP4, pairV4, tlvs), proxyV4Client},
+	"v2 much added":       {headerV2(proxyOther, proxyTCP4, pairV4, make([]byte, proxyV2Max-len(pairV4))), proxyV4Client},
+	"v2 too much added":   {headerV2(proxyOther, proxyTCP4, pairV4, make([]byte, proxyV2Max-len(pairV4)+1)), "!"},
+	"v2 LOCAL":            {headerV2(proxyLocal, 0), ""},
+	"v2 LOCAL TCP4":       {headerV2(proxyLocal, proxyTCP4, pairV4, tlvs), ""},
+	"v2 UNSPEC":           {headerV2(proxyOther, 0, tlvs), ""},
+	"v2 Unix":             {headerV2(proxyOther, 0x31, make([]byte, 216)), ""},
+	"v2 UDP":              {headerV2(proxyOther, 0x12, pairV4), ""},
+	"v2 short addresses":  {headerV2(proxyOther, proxyTCP6, pairV4), "!"},
+	"v2 no addresses":     {headerV2(proxyOther, proxyTCP4), "!"},
+	"v2 other command":    {headerV2(0x22, proxyTCP4, pairV4), "!"},
+	"v2 other version":    {headerV2(0x11, proxyTCP4, pairV4), "!"},
+	"v2 other signature":  {append([]byte("\r\n\r\n\x00\r\nQUIT\r\x21\x11\x00\x0c"), pairV4...), "!"},
+	"v2 cut off":          {headerV2(proxyOther, proxyTCP4, pairV4)[:20], "!"},
+}
+
 func TestReadProxy(t *testing.T) {
-	const v4, v6 = "192.0.2.1:56324", "[2001:db8::1]:56324"
-	for name, tt := range map[string]struct {
-		in   []byte
-		want string // the client; "" = none, "!" = refused
-	}{
-		"v1 TCP4":             {[]byte("PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n"), v4},
-		"v1 TCP6":             {[]byte("PROXY TCP6 2001:db8::1 2001:db8::2 56324 443\r\n"), v6},
-		"v1 mapped":           {[]byte("PROXY TCP6 ::ffff:192.0.2.1 ::ffff:198.51.100.1 56324 443\r\n"), v4},
-		"v1 UNKNOWN":          {[]byte("PROXY UNKNOWN\r\n"), ""},
-		"v1 UNKNOWN and more": {[]byte("PROXY UNKNOWN ffff::1 ffff::2 65535 65535\r\n"), ""},
-		"v1 longest":          {[]byte("PROXY UNKNOWN " + strings.Repeat("f", proxyV1Max-16) + "\r\n"), ""},
-		"v1 too long":         {[]byte("PROXY UNKNOWN " + strings.Repeat("f", proxyV1Max-15) + "\r\n"), "!"},
-		"v1 without CR":       {[]byte("PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\n"), "!"},
-		"v1 other family":     {[]byte("PROXY TCP4 2001:db8::1 2001:db8::2 56324 443\r\n"), "!"},
-		"v1 mixed families":   {[]byte("PROXY TCP4 192.0.2.1 2001:db8::2 56324 443\r\n"), "!"},
-		"v1 zone":             {[]byte("PROXY TCP6 fe80::1%lo 2001:db8::2 56324 443\r\n"), "!"},
-		"v1 port 65536":       {[]byte("PROXY TCP4 192.0.2.1 198.51.100.1 65536 443\r\n"), "!"},
-		"v1 port 0443":        {[]byte("PROXY TCP4 192.0.2.1 198.51.100.1 56324 0443\r\n"), "!"},
-		"v1 UDP4":             {[]byte("PROXY UDP4 192.0.2.1 198.51.100.1 56324 443\r\n"), "!"},
-		"v1 too few":          {[]byte("PROXY TCP4 192.0.2.1 198.51.100.1 56324\r\n"), "!"},
-		"v1 two spaces":       {[]byte("PROXY  TCP4 192.0.2.1 198.51.100.1 56324 443\r\n"), "!"},
-		"v1 nothing":          {[]byte("PROXY \r\n"), "!"},
-		"v1 cut off":          {[]byte("PROXY TCP4 192.0.2.1"), "!"},
-		"v2 TCP4":             {headerV2(proxyOther, proxyTCP4, pairV4), v4},
-		"v2 TCP6":             {headerV2(proxyOther, proxyTCP6, pairV6), v6},
-		"v2 additions":        {headerV2(proxyOther, proxyTCP4, pairV4, tlvs), v4},
-		"v2 much added":       {headerV2(proxyOther, proxyTCP4, pairV4, make([]byte, proxyV2Max-len(pairV4))), v4},
-		"v2 too much added":   {headerV2(proxyOther, proxyTCP4, pairV4, make([]byte, proxyV2Max-len(pairV4)+1)), "!"},
-		"v2 LOCAL":            {headerV2(proxyLocal, 0), ""},
-		"v2 LOCAL TCP4":       {headerV2(proxyLocal, proxyTCP4, pairV4, tlvs), ""},
-		"v2 UNSPEC":           {headerV2(proxyOther, 0, tlvs), ""},
-		"v2 Unix":             {headerV2(proxyOther, 0x31, make([]byte, 216)), ""},
-		"v2 UDP":              {headerV2(proxyOther, 0x12, pairV4), ""},
-		"v2 short addresses":  {headerV2(proxyOther, proxyTCP6, pairV4), "!"},
-		"v2 no addresses":     {headerV2(proxyOther, proxyTCP4), "!"},
-		"v2 other command":    {headerV2(0x22, proxyTCP4, pairV4), "!"},
-		"v2 other version":    {headerV2(0x11, proxyTCP4, pairV4), "!"},
-		"v2 other signature":  {append([]byte("\r\n\r\n\x00\r\nQUIT\r\x21\x11\x00\x0c"), pairV4...), "!"},
-		"v2 cut off":          {headerV2(proxyOther, proxyTCP4, pairV4)[:20], "!"},
-	} {
+	for name, tt := range proxyHeaders {
 		t.Run(name, func(t *testing.T) {
 			for _, slow := range []bool{false, true} {
 				var r io.Reader = bytes.NewReader(append(bytes.Clone(tt.in), "then"...))

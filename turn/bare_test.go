@@ -176,7 +176,6 @@ type subject struct {
 	peer netip.AddrPort
 
 	in    *bufio.Writer
-	out   *bufio.Scanner
 	noise atomic.Int64 // lines of log
 	said  chan string
 }
