@@ -198,6 +198,7 @@ func TestCandidatesInDescriptionsAreBounded(t *testing.T) {
 func TestFloodOfSSRCs(t *testing.T) {
 	srv := startServer(t)
 	a, b := join(t, srv, "call", "alpha", guestOptions{}), join(t, srv, "call", "beta", guestOptions{})
+	a.publish(webrtc.MimeTypeOpus, "a") // of who only listens no RTCP is read
 	b.publish(webrtc.MimeTypeOpus, "b")
 	h := a.hears(classVoice, "beta")
 	next := uint32(1)

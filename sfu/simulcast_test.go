@@ -330,9 +330,9 @@ func TestLayersAreOneStream(t *testing.T) {
 	until(t, "the low layer", func() bool { return w.layer() == 'l' && w.count() > 20 })
 	offers := b.offered()
 	for i := range 6 {
+		want, plis := "hl"[i%2], s.layers[1-i%2].plis.Load()
 		f.layer.Store(int32(1 - i%2))
 		f.probes.Store(2)
-		want, plis := "hl"[i%2], s.layers[1-i%2].plis.Load()
 		begun, n := time.Now(), 0
 		until(t, "the switch", func() bool { return w.layer() == want })
 		t.Logf("switch to %c after %v", want, time.Since(begun).Round(time.Millisecond))
