@@ -1,6 +1,8 @@
 package sfu
 
 import (
+	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -49,6 +51,7 @@ type choice struct {
 	probe    bool         // send padding as soon as a frame has ended
 	flush    bool         // the switch leaves nothing worth repairing behind
 	stopped  bool         // no more frames of current are sent
+	drained  time.Time    // when about the queue of what was is short
 	pace     pacer
 }
 
@@ -96,7 +99,13 @@ func (c *choice) decide(now time.Time) {
 		sample.Rates = append(sample.Rates, bitrate)
 	}
 	order := c.chooser.Decide(sample)
-	c.probe, c.flush, c.stopped = c.probe || order.Probe, order.Flush, c.stopped || order.Stop
+	if os.Getenv("SWDBG") != "" && len(sample.Rates) > 1 {
+		fmt.Fprintln(os.Stderr, "DBG", now.UnixMilli()%1000000, "cur", sample.Layer, "order", order, "q", sample.Queue.Milliseconds(), "d", sample.Delay.Milliseconds(), "sent", sample.Sent/1000, "del", sample.Delivered/1000, "loss", int(sample.Loss*100), "over", sample.Overdue.Milliseconds(), "est", sample.Estimate/1000, "cap", sample.Capacity/1000, "held", len(c.pace.held), "rate", c.pace.rate*8/1000)
+	}
+	c.probe, c.flush = c.probe || order.Probe, order.Flush
+	if order.Stop && !c.stopped {
+		c.stopped, c.drained = true, now.Add(min(order.Ahead, longestAhead)-queueLeft)
+	}
 	c.target = all[min(max(order.Layer, 0), len(sample.Rates)-1)]
 }
 
@@ -161,11 +170,13 @@ func (d *down) forwardOne(to *outbox, w *way, o *outgoing, p *layerPacket) {
 	if p.from == c.target && (p.from != c.current || c.stopped) && p.vp8.KeyFrame && p.fresh {
 		since := max(0, p.at.Sub(c.sent)) // p may have waited for the lock
 		c.numbers.Switch(p.from.rank, p.position, uint32(since.Microseconds()*videoClock/1e6))
+		if os.Getenv("SWDBG") != "" {
+			fmt.Fprintln(os.Stderr, "DBG", p.at.UnixMilli()%1000000, "KEY", p.from.rank)
+		}
 		c.current, c.stopped = p.from, false
 		if c.flush {
 			o.repair.flush()
-			bitrate, _ := p.from.measure(p.at)
-			c.pace.begin(p.at, c.path.delivered(), bitrate)
+			c.pace.begin(p.at, c.drained, c.path.delivered())
 		}
 	}
 	if c.stopped && c.whole && p.from == c.current {

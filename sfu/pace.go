@@ -11,9 +11,12 @@ const (
 	// paceFor is how long packets are paced after a switch because of trouble: the
 	// key frame, what comes after it, and what is lost of both.
 	paceFor = 2 * time.Second
-	// paceShare is how much faster than the way has delivered they leave, so that
-	// it is never idle, in percent.
-	paceShare = 110
+	// leastPace is the lowest rate that is believed, in bit/s.
+	leastPace = 100_000
+	// longestAhead is as much of a queue as is believed in before a key frame;
+	// queueLeft is what may be left of it, so that the way is never idle.
+	longestAhead = 400 * time.Millisecond
+	queueLeft    = 100 * time.Millisecond
 	// paceStep is what may leave at once, as time.
 	paceStep = 5 * time.Millisecond
 	// paceLongest is how long a packet waits at most.
@@ -39,14 +42,13 @@ type heldPacket struct {
 	since time.Time
 }
 
-// begin paces packets at what the way has delivered, bit/s, but no slower than
-// least. 0 = unknown: they are not paced.
-func (p *pacer) begin(now time.Time, delivered, least int) {
-	if delivered <= 0 {
+// begin paces packets at what the way has delivered, bit/s, from first on. 0 =
+// unknown: they are not paced.
+func (p *pacer) begin(now, first time.Time, delivered int) {
+	if delivered < leastPace {
 		return
 	}
-	p.rate, p.until = max(delivered, least)*paceShare/100/8, now.Add(paceFor)
-	p.next = now
+	p.rate, p.until, p.next = delivered/8, now.Add(paceFor), first
 }
 
 // on reports whether packets have to wait for their turn.

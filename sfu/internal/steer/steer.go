@@ -80,10 +80,11 @@ type Sample struct {
 
 // An Order is a decision.
 type Order struct {
-	Layer int  // to be sent
-	Probe bool // send a train
-	Flush bool // the layer left was too much: do not send its packets again
-	Stop  bool // nor any more of it: it only makes longer what the key frame of the next one waits for
+	Layer int           // to be sent
+	Probe bool          // send a train
+	Flush bool          // the layer left was too much: do not send its packets again
+	Stop  bool          // nor any more of it: it only makes longer what the key frame of the next one waits for
+	Ahead time.Duration // with Stop: the queue by now
 }
 
 // A Policy decides for one receiver and one source. The zero Policy has decided
@@ -133,7 +134,11 @@ func (p *Policy) Decide(s Sample) Order {
 	default:
 		return p.climb(s)
 	}
-	return Order{Layer: p.layer, Flush: p.flush, Stop: p.flush && s.Layer > p.layer && (trouble(s) || ahead(s) >= queueAhead)}
+	o := Order{Layer: p.layer, Flush: p.flush}
+	if o.Ahead = ahead(s); p.flush && s.Layer > p.layer && (trouble(s) || o.Ahead >= queueAhead) {
+		o.Stop = true
+	}
+	return o
 }
 
 // begin takes the highest layer there is known to be room for.
