@@ -90,12 +90,15 @@ func (l *leg) stream(o *outgoing) *outgoing {
 	return o
 }
 
+// noMore is how long a packet may take over loopback.
+const noMore = time.Second / 5
+
 // next returns the next packet that arrives, decrypted; ok is false if none is
 // there.
 func (l *leg) next() (p rtpheader.Packet, ok bool) {
 	l.t.Helper()
 	l.out.flush()
-	_ = l.conn.SetReadDeadline(time.Now().Add(time.Second / 5))
+	_ = l.conn.SetReadDeadline(time.Now().Add(noMore))
 	n, err := l.conn.Read(l.buf)
 	if err != nil {
 		return p, false

@@ -45,6 +45,7 @@ type media struct {
 	way     atomic.Pointer[way]       // to the participant; nil while there is none
 	number  atomic.Uint32             // ID of the transport-cc extension in what comes in; 0 = not negotiated
 	due     atomic.Bool               // feedback is called for
+	heeded  atomic.Int32              // tracks published and video tracks received: about anything else we read no RTCP
 
 	mu       sync.Mutex // guards the following: what comes in
 	in       *srtp.Keys // like out
@@ -77,7 +78,7 @@ func newMedia(s *Session) *media {
 // media implements mediaTap.
 func (m *media) media(r *reader, p []byte) bool {
 	if !isRTP(p) {
-		return false
+		return m.heeded.Load() == 0 // who only listens has nothing to say that changes anything
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -167,6 +168,9 @@ func (m *media) attach(u *up) {
 		in = &incoming{opener: m.in.Opener(ssrc)}
 		m.sources[ssrc] = in
 	}
+	if in.up == nil {
+		m.heeded.Add(1)
+	}
 	in.up, in.video = u, !u.audio()
 	in.stats, in.losses = reports.Source{Rate: rate}, reports.Losses{}
 	in.line = reports.Timeline{Rate: rate}
@@ -178,6 +182,7 @@ func (m *media) detach(u *up) {
 	defer m.mu.Unlock()
 	if in := m.sources[uint32(u.track.SSRC())]; in != nil && in.up == u {
 		in.up = nil
+		m.heeded.Add(-1)
 	}
 }
 
@@ -209,11 +214,17 @@ func (m *media) send(d *down) {
 	m.downsMu.Lock()
 	defer m.downsMu.Unlock()
 	m.downs[d] = struct{}{}
+	if !d.up.audio() {
+		m.heeded.Add(1)
+	}
 }
 
 func (m *media) sendNoMore(d *down) {
 	m.downsMu.Lock()
 	defer m.downsMu.Unlock()
+	if _, ok := m.downs[d]; ok && !d.up.audio() {
+		m.heeded.Add(-1)
+	}
 	delete(m.downs, d)
 }
 

@@ -4,9 +4,14 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/pion/stun"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"sallyport/sfu/internal/loudest"
 	"sallyport/sfu/internal/srtp"
@@ -210,32 +215,72 @@ func TestTwoReadersAtATime(t *testing.T) {
 	}
 }
 
-// TestOthersAreNotHeldUp: one receiver has gone, one has no way, one never reads;
-// the others get everything at once.
+// TestOthersAreNotHeldUp: one receiver has gone, one has no way, one vanishes
+// while packets are sent, the buffers of two are full, one of them behind TCP; the
+// other gets everything at once.
 func TestOthersAreNotHeldUp(t *testing.T) {
 	good := newLeg(t, srtp.AEADAES128GCM)
 	s := newSpeaker(t, good.srv, srtp.AEADAES128GCM, classVoice)
+	s.body = make([]byte, 1000)
 	gone := addLeg(t, good.srv, srtp.AEADAES128GCM, "gone")
 	lost := addLeg(t, good.srv, srtp.AEADAES128GCM, "lost")
 	full := addLeg(t, good.srv, srtp.AEADAES128GCM, "full")
+	slow := addLeg(t, good.srv, srtp.AEADAES128GCM, "slow")
 	if err := full.conn.SetReadBuffer(1); err != nil {
 		t.Fatal(err)
 	}
-	for i, l := range []*leg{gone, lost, full, good} {
+	slow.overTCP("slow")
+	for i, l := range []*leg{gone, lost, full, slow, good} {
 		l.hears(s, uint32(100+i))
 	}
 	s.says(t, 10)
 	_ = gone.conn.Close() // the kernel answers for it that nobody is there
 	lost.media.way.Store(nil)
-	gone.media.close()
 	begin := time.Now()
-	s.says(t, 200)
-	if took := time.Since(begin); took > time.Second {
-		t.Errorf("200 packets took %v", took)
+	got := len(good.all())
+	for i := range 40 { // in parts that fit into the socket of the test
+		if i == 20 {
+			full.media.close() // in the middle of it
+		}
+		s.says(t, 50)
+		got += len(good.all())
 	}
-	if got := len(good.all()); got != 210 {
-		t.Errorf("%d of 210 packets", got)
+	if want := 10 + 40*50; got != want {
+		t.Errorf("%d of %d packets", got, want)
 	}
+	if counted(t, good.srv.metrics.drops.WithLabelValues("tcp_slow")) == 0 {
+		t.Error("the TCP connection was not slow")
+	}
+	if took := time.Since(begin) - 41*noMore; took > 2*time.Second {
+		t.Errorf("2000 packets took %v", took)
+	}
+}
+
+// overTCP gives the leg another way: a TCP connection that nobody reads.
+func (l *leg) overTCP(ufrag string) {
+	l.t.Helper()
+	listener := l.srv.tcp.listeners[0]
+	go l.srv.tcp.accept(listener)
+	l.t.Cleanup(func() { _ = l.srv.tcp.Close() })
+	local := localAddrPort(listener.Addr())
+	if _, err := l.srv.tcp.GetAllConns(ufrag, false, local.Addr().AsSlice()); err != nil {
+		l.t.Fatal(err)
+	}
+	conn, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(local))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetReadBuffer(1)
+	check := stun.MustBuild(stun.BindingRequest, stun.TransactionID, stun.NewUsername(ufrag+":x")).Raw
+	if _, err := conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(check))), check...)); err != nil {
+		l.t.Fatal(err)
+	}
+	until(l.t, "the TCP connection to be known", func() bool {
+		w := l.srv.mux.way(ufrag, local, localAddrPort(conn.LocalAddr()), true)
+		l.media.way.Store(w)
+		return w != nil
+	})
 }
 
 // BenchmarkForward takes a packet and sends it to 50 receivers, over sockets.
@@ -255,4 +300,13 @@ func BenchmarkForward(b *testing.B) {
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(50*b.N), "ns/packet")
 		})
 	}
+}
+
+func counted(t *testing.T, c prometheus.Counter) float64 {
+	t.Helper()
+	var m dto.Metric
+	if err := c.Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	return m.GetCounter().GetValue()
 }

@@ -178,7 +178,7 @@ func (o *outbox) commit(to *way, n int) {
 	o.out = nil
 	switch {
 	case n == 0:
-	case to == nil || to.closed():
+	case to == nil || to.tcp != nil && to.closed(): // over UDP it costs nobody anything, and looking costs each packet
 		o.mux.drops("no_way")
 	case out != nil:
 		out.Commit(to.remote, n)

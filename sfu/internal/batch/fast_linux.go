@@ -76,7 +76,7 @@ func (f *fastBatch) receive(fd uintptr) bool {
 		f.hdrs[i].hdr.Namelen = unix.SizeofSockaddrInet6
 	}
 	for {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&f.hdrs[0])), Size, unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&f.hdrs[0])), Size, unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case unix.EINTR:
 			continue
