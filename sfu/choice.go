@@ -1,8 +1,6 @@
 package sfu
 
 import (
-	"fmt"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -99,9 +97,6 @@ func (c *choice) decide(now time.Time) {
 		sample.Rates = append(sample.Rates, bitrate)
 	}
 	order := c.chooser.Decide(sample)
-	if os.Getenv("SWDBG") != "" && len(sample.Rates) > 1 {
-		fmt.Fprintln(os.Stderr, "DBG", now.UnixMilli()%1000000, "cur", sample.Layer, "order", order, "q", sample.Queue.Milliseconds(), "d", sample.Delay.Milliseconds(), "sent", sample.Sent/1000, "del", sample.Delivered/1000, "loss", int(sample.Loss*100), "over", sample.Overdue.Milliseconds(), "est", sample.Estimate/1000, "cap", sample.Capacity/1000, "held", len(c.pace.held), "rate", c.pace.rate*8/1000)
-	}
 	c.probe, c.flush = c.probe || order.Probe, order.Flush
 	if order.Stop && !c.stopped {
 		c.stopped, c.drained = true, now.Add(min(order.Ahead, longestAhead)-queueLeft)
@@ -170,9 +165,6 @@ func (d *down) forwardOne(to *outbox, w *way, o *outgoing, p *layerPacket) {
 	if p.from == c.target && (p.from != c.current || c.stopped) && p.vp8.KeyFrame && p.fresh {
 		since := max(0, p.at.Sub(c.sent)) // p may have waited for the lock
 		c.numbers.Switch(p.from.rank, p.position, uint32(since.Microseconds()*videoClock/1e6))
-		if os.Getenv("SWDBG") != "" {
-			fmt.Fprintln(os.Stderr, "DBG", p.at.UnixMilli()%1000000, "KEY", p.from.rank)
-		}
 		c.current, c.stopped = p.from, false
 		if c.flush {
 			o.repair.flush()

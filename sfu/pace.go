@@ -87,7 +87,11 @@ func (p *pacer) left(now time.Time, bytes int) {
 	if p.next.Before(now) {
 		p.next = now
 	}
-	p.next = p.next.Add(time.Duration(bytes) * time.Second / time.Duration(p.rate))
+	rate := p.rate
+	if !now.Before(p.until) {
+		rate *= 2 // what is still held has to end
+	}
+	p.next = p.next.Add(time.Duration(bytes) * time.Second / time.Duration(rate))
 }
 
 // clear forgets what is held.
