@@ -55,3 +55,35 @@ func TestShortQueueStopsNothing(t *testing.T) {
 		t.Errorf("%+v with a long queue, want no more of the high layer", o)
 	}
 }
+
+// TestTwoOfThreeTrainsAreEnough: through TLS some see less than there is. One of
+// three is not.
+func TestTwoOfThreeTrainsAreEnough(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		trains []int
+		layer  int
+	}{
+		{"two", []int{9, 9}, 1},
+		{"two of three", []int{9, 1, 9}, 1},
+		{"after a bad one", []int{1, 9, 1, 9}, 1},
+		{"one of three", []int{9, 1, 1, 9, 1, 1, 1, 9}, 0},
+	} {
+		var p Policy
+		s := Sample{Now: time.Unix(1000, 0), Reported: true, Sent: 400_000, Rates: []int{400_000, 2_000_000}}
+		var o Order
+		for _, capacity := range test.trains {
+			for o.Probe = false; !o.Probe; s.Now = s.Now.Add(50 * time.Millisecond) {
+				if o = p.Decide(s); o.Layer != 0 {
+					t.Fatalf("%s: went up without a train", test.name)
+				}
+			}
+			s.Now = s.Now.Add(100 * time.Millisecond)
+			s.Capacity, s.Probed = capacity*1_000_000, s.Now
+			o = p.Decide(s)
+		}
+		if o.Layer != test.layer {
+			t.Errorf("%s: layer %d, want %d", test.name, o.Layer, test.layer)
+		}
+	}
+}

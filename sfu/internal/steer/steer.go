@@ -5,7 +5,7 @@
 // a queue stands on the way. Going up is not, because a link that carries the low
 // layer well says nothing about the high one. So the way is probed with short
 // trains of padding, whose arrival tells the capacity, and the layer goes up when
-// two trains in a row say that there is room. An upgrade that was a mistake is
+// two of three trains in a row say that there is room. An upgrade that was a mistake is
 // taken back at the first trouble, and the next one is put off, each time twice as
 // long.
 package steer
@@ -107,7 +107,8 @@ type Policy struct {
 
 	probeAt time.Time
 	counted time.Time // the measurement counted last
-	good    int       // measurements in a row that found room
+	good    int       // measurements that found room, at most one between that did not
+	missed  bool      // there was that one
 }
 
 // Decide takes a sample and says what to do. Call it ten times a second or more.
@@ -154,7 +155,7 @@ func (p *Policy) begin(s Sample) {
 }
 
 func (p *Policy) change(layer int, s Sample) {
-	p.layer, p.since, p.peak, p.good = layer, s.Now, s.Estimate, 0
+	p.layer, p.since, p.peak, p.good, p.missed = layer, s.Now, s.Estimate, 0, false
 	p.probeAt, p.flush = s.Now.Add(settle), false
 }
 
@@ -240,7 +241,7 @@ func ahead(s Sample) time.Duration {
 func (p *Policy) climb(s Sample) Order {
 	next := p.layer + 1
 	if next >= len(s.Rates) || s.Now.Before(p.notUntil) || s.Loss >= lossFew || s.Queue >= queueShort {
-		p.good = 0
+		p.good, p.missed = 0, false
 		return Order{Layer: p.layer}
 	}
 	if s.Probed.After(p.counted) && s.Probed.After(p.since) {
@@ -249,8 +250,11 @@ func (p *Policy) climb(s Sample) Order {
 		case enough:
 			p.good++
 			p.probeAt = s.Now.Add(confirmAfter)
-		case p.good > 0: // perhaps it met a burst
-			p.good, p.probeAt = 0, s.Now.Add(againAfter)
+		case p.good > 0: // perhaps it met a burst, or waited for TCP
+			if p.missed {
+				p.good = 0
+			}
+			p.missed, p.probeAt = !p.missed, s.Now.Add(againAfter)
 		}
 	}
 	if p.good >= 2 {
