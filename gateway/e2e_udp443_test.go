@@ -15,7 +15,8 @@ import (
 // need TURN. TURN/UDP shares the port with the calls meanwhile, and an answer
 // leaves from the address the question came to.
 func TestOnlyUDP443(t *testing.T) {
-	x := inHouse(t, "link set lo up", "addr add 10.0.0.1/24 dev lo", "addr add 10.0.1.1/24 dev lo")
+	x := inHouse(t, "link set lo up", "addr add 10.0.0.1/24 dev lo", "addr add 10.0.1.1/24 dev lo",
+		"-6 addr add fd00::1/64 dev lo nodad", "-6 addr add fd00::2/64 dev lo nodad")
 	if x == nil {
 		return
 	}
@@ -31,7 +32,7 @@ func TestOnlyUDP443(t *testing.T) {
 		}
 	}
 	var all sync.WaitGroup
-	for _, server := range []string{"127.0.0.1", "127.0.0.1", "10.0.0.1", "10.0.1.1", "10.0.1.1"} {
+	for _, server := range []string{"127.0.0.1", "127.0.0.1", "10.0.0.1", "10.0.1.1", "::1", "fd00::1", "fd00::2"} {
 		all.Go(func() { x.uclientAt(t, server, rtp) })
 	}
 	all.Wait()

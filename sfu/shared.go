@@ -106,11 +106,15 @@ func (c *SharedConn) SetReadDeadline(time.Time) error { return nil }
 // SetWriteDeadline is like SetDeadline.
 func (c *SharedConn) SetWriteDeadline(time.Time) error { return nil }
 
-// openShared opens the shared port: one socket on each address that clients may
-// be told of, because an answer must leave from the address the question came
-// to, on loopback, and one for all other addresses that the machine has or will
-// have. On systems where those cannot be open at once there is only the last,
-// which the SFU does not use.
+// maxAlone is how many addresses get a socket of their own on the shared port
+// although clients are not told of them.
+const maxAlone = 64
+
+// openShared opens the shared port: sockets on each address that clients may be
+// told of and on each other one that the machine has, because an answer must leave
+// from the address the question came to, and one for those that it will have. On
+// systems where these cannot be open at once there is only the last, which the
+// SFU does not use.
 func (s *Sockets) openShared(listen string, cfg Config) error {
 	if listen == "" {
 		return nil
@@ -126,18 +130,25 @@ func (s *Sockets) openShared(listen string, cfg Config) error {
 		return err
 	}
 	port := s.shared[0].local.Port()
-	ips, err := usefulAddresses(cfg.IPv6)
+	useful, err := usefulAddresses(cfg.IPv6)
 	if err != nil {
 		return fmt.Errorf("list local addresses: %w", err)
 	}
-	for _, ip := range append(ips, netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()) {
-		open := slices.ContainsFunc(s.shared, func(c *SharedConn) bool { return c.local.Addr() == ip })
-		if open || at.Addr().Is4() && ip.Is6() { // 0.0.0.0 is no IPv6
+	for _, ip := range useful {
+		if at.Addr().Is4() && ip.Is6() { // 0.0.0.0 is no IPv6
 			continue
 		}
-		err := s.addShared(netip.AddrPortFrom(ip, port), cfg, groupSize(), true)
-		if err != nil && !ip.IsLoopback() { // the socket for all others has loopback too
+		if err := s.addShared(netip.AddrPortFrom(ip, port), cfg, groupSize(), true); err != nil {
 			return err
+		}
+	}
+	alone := 0
+	for _, ip := range everyAddress() {
+		if alone == maxAlone || slices.Contains(useful, ip) || at.Addr().Is4() && ip.Is6() {
+			continue
+		}
+		if s.addShared(netip.AddrPortFrom(ip, port), cfg, 1, true) == nil { // else the socket for all others has it
+			alone++
 		}
 	}
 	return nil

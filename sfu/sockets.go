@@ -91,7 +91,7 @@ func (s *Sockets) open(cfg Config, shared string) error {
 		if !s.book.useful(a.Addr()) {
 			continue
 		}
-		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(a))
+		l, err := listenTCP(a)
 		if err != nil {
 			return fmt.Errorf("sfu.tcp: open media listener %s: %w", a, explain(err))
 		}
