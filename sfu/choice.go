@@ -19,6 +19,9 @@ const (
 	// One with few frames has longer, but not more than longPause.
 	deadAfter = 180 * time.Millisecond
 	longPause = 1500 * time.Millisecond
+	// longestStop is how long nothing is sent while a switch waits for its key
+	// frame.
+	longestStop = 1500 * time.Millisecond
 )
 
 // A chooser says which layer a receiver should get, 0 being the lowest.
@@ -49,6 +52,7 @@ type choice struct {
 	probe    bool         // send padding as soon as a frame has ended
 	flush    bool         // the switch leaves nothing worth repairing behind
 	stopped  bool         // no more frames of current are sent
+	stopAt   time.Time    // since when; zero = not since the last switch
 	drained  time.Time    // when about the queue of what was is short
 	pace     pacer
 }
@@ -98,8 +102,11 @@ func (c *choice) decide(now time.Time) {
 	}
 	order := c.chooser.Decide(sample)
 	c.probe, c.flush = c.probe || order.Probe, order.Flush
-	if order.Stop && !c.stopped {
-		c.stopped, c.drained = true, now.Add(min(order.Ahead, longestAhead)-queueLeft)
+	switch {
+	case order.Stop && c.stopAt.IsZero():
+		c.stopped, c.stopAt, c.drained = true, now, now.Add(min(order.Ahead, longestAhead)-queueLeft)
+	case c.stopped && now.Sub(c.stopAt) > longestStop:
+		c.stopped = false // the other layer may never have a key frame
 	}
 	c.target = all[min(max(order.Layer, 0), len(sample.Rates)-1)]
 }
@@ -165,7 +172,7 @@ func (d *down) forwardOne(to *outbox, w *way, o *outgoing, p *layerPacket) {
 	if p.from == c.target && (p.from != c.current || c.stopped) && p.vp8.KeyFrame && p.fresh {
 		since := max(0, p.at.Sub(c.sent)) // p may have waited for the lock
 		c.numbers.Switch(p.from.rank, p.position, uint32(since.Microseconds()*videoClock/1e6))
-		c.current, c.stopped = p.from, false
+		c.current, c.stopped, c.stopAt = p.from, false, time.Time{}
 		if c.flush {
 			o.repair.flush()
 			c.pace.begin(p.at, c.drained, c.path.delivered())

@@ -9,6 +9,7 @@ import (
 	"sallyport/sfu/internal/rtpheader"
 	"sallyport/sfu/internal/seqmap"
 	"sallyport/sfu/internal/srtp"
+	"sallyport/sfu/internal/steer"
 	"sallyport/sfu/internal/vp8"
 )
 
@@ -82,5 +83,35 @@ func TestALayerStopsAtTheEndOfAFrame(t *testing.T) {
 	want := []string{"high, key frame", "high, first half", "high, second half", "high, key frame again", "high", "low, key frame", "low"}
 	if diff := cmp.Diff(want, l.all()); diff != "" {
 		t.Errorf("sent (-want +got):\n%s", diff)
+	}
+}
+
+// stopper is a chooser that wants nothing more of the layer that is sent.
+type stopper struct{}
+
+func (stopper) Decide(steer.Sample) steer.Order {
+	return steer.Order{Flush: true, Stop: true, Ahead: time.Minute}
+}
+
+// TestALayerDoesNotStopForGood: the other one may never have a key frame.
+func TestALayerDoesNotStopForGood(t *testing.T) {
+	of := &layers{}
+	low, high := &encoding{rank: 0, of: of}, &encoding{rank: 1, of: of}
+	of.all.Store(&[]*encoding{low, high})
+	c := &choice{of: of, current: high, target: high, path: &congestion{}, chooser: stopper{}}
+	start := time.Unix(1000, 0)
+	c.decide(start)
+	if !c.stopped || c.target != low || c.drained.After(start.Add(time.Second)) {
+		t.Fatalf("stopped %v, wait for the queue until %v", c.stopped, c.drained.Sub(start))
+	}
+	c.decide(start.Add(longestStop))
+	if !c.stopped {
+		t.Error("it goes on too soon")
+	}
+	for i := range 3 {
+		c.decide(start.Add(longestStop + time.Duration(i+1)*steerEvery))
+		if c.stopped {
+			t.Error("it is stopped for good")
+		}
 	}
 }

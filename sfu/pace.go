@@ -28,7 +28,7 @@ const (
 // is idle, and costs nothing, at any other time. The mu of its choice guards it.
 type pacer struct {
 	rate  int       // bytes per second; 0 = everything leaves at once
-	until time.Time // when it ends, unless something is held
+	until time.Time // when it ends, and all that is held leaves
 	next  time.Time // when the next packet may leave
 	held  []heldPacket
 	again int // how many of held are repairs; they come first
@@ -72,7 +72,7 @@ func (p *pacer) pop(now time.Time) (heldPacket, bool) {
 		return heldPacket{}, false
 	}
 	x := p.held[0]
-	if p.next.After(now.Add(paceStep)) && now.Sub(x.since) < paceLongest {
+	if now.Before(p.until) && p.next.After(now.Add(paceStep)) && now.Sub(x.since) < paceLongest {
 		return heldPacket{}, false
 	}
 	p.held = slices.Delete(p.held, 0, 1)
@@ -87,11 +87,7 @@ func (p *pacer) left(now time.Time, bytes int) {
 	if p.next.Before(now) {
 		p.next = now
 	}
-	rate := p.rate
-	if !now.Before(p.until) {
-		rate *= 2 // what is still held has to end
-	}
-	p.next = p.next.Add(time.Duration(bytes) * time.Second / time.Duration(rate))
+	p.next = p.next.Add(time.Duration(bytes) * time.Second / time.Duration(p.rate))
 }
 
 // clear forgets what is held.

@@ -145,3 +145,25 @@ func TestPacedPacketsAllLeave(t *testing.T) {
 		t.Errorf("%d packets are still held", len(c.pace.held))
 	}
 }
+
+// TestPacerEnds: even if more comes than it lets go.
+func TestPacerEnds(t *testing.T) {
+	start := time.Unix(1000, 0)
+	var p pacer
+	p.begin(start, start, 100_000)
+	now := start
+	for ; now.Before(start.Add(paceFor + 2*paceStep)); now = now.Add(paceStep) {
+		if p.on(now) {
+			p.push(heldPacket{since: now})
+		}
+		for {
+			if _, ok := p.pop(now); !ok {
+				break
+			}
+			p.left(now, 1000)
+		}
+	}
+	if p.on(now) {
+		t.Errorf("%d packets are held when it should have ended", len(p.held))
+	}
+}
