@@ -53,6 +53,7 @@ type choice struct {
 	flush    bool         // the switch leaves nothing worth repairing behind
 	stopped  bool         // no more frames of current are sent
 	stopAt   time.Time    // since when; zero = not since the last switch
+	least    int          // bit/s that the layer to come had then
 	drained  time.Time    // when about the queue of what was is short
 	pace     pacer
 }
@@ -104,6 +105,7 @@ func (c *choice) decide(now time.Time) {
 	c.probe, c.flush = c.probe || order.Probe, order.Flush
 	switch {
 	case order.Stop && c.stopAt.IsZero():
+		c.least = sample.Rates[min(max(order.Layer, 0), len(sample.Rates)-1)]
 		c.stopped, c.stopAt, c.drained = true, now, now.Add(min(order.Ahead, longestAhead)-queueLeft)
 	case c.stopped && now.Sub(c.stopAt) > longestStop:
 		c.stopped = false // the other layer may never have a key frame
@@ -175,7 +177,9 @@ func (d *down) forwardOne(to *outbox, w *way, o *outgoing, p *layerPacket) {
 		c.current, c.stopped, c.stopAt = p.from, false, time.Time{}
 		if c.flush {
 			o.repair.flush()
-			c.pace.begin(p.at, c.drained, c.path.delivered())
+			if got := c.path.delivered(); got > 0 {
+				c.pace.begin(p.at, c.drained, max(got, c.least)) // else it is held until there is more and more
+			}
 		}
 	}
 	if c.stopped && c.whole && p.from == c.current {
