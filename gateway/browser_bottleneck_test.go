@@ -33,6 +33,7 @@ type bottleneck struct {
 type datagram struct {
 	to    netip.AddrPort
 	bytes []byte
+	at    time.Time // when it came
 }
 
 // newBottleneck leads to server until the test ends.
@@ -100,7 +101,7 @@ func (b *bottleneck) back(conn *net.UDPConn, to netip.AddrPort) {
 			continue
 		}
 		b.waiting.Add(int64(n))
-		b.queue <- datagram{to, append([]byte(nil), buf[:n]...)}
+		b.queue <- datagram{to, append([]byte(nil), buf[:n]...), time.Now()}
 	}
 }
 
@@ -110,8 +111,8 @@ func (b *bottleneck) drain() {
 	for d := range b.queue {
 		if rate := b.rate.Load(); rate > 0 {
 			const headers = 20 + 8
-			if now := time.Now(); free.Before(now) {
-				free = now
+			if free.Before(d.at) { // it found no queue; that we wake late costs no capacity
+				free = d.at
 			}
 			free = free.Add(time.Duration(int64(len(d.bytes)+headers) * 8 * int64(time.Second) / rate))
 			time.Sleep(time.Until(free))

@@ -3,30 +3,34 @@ package gateway_test
 import (
 	"fmt"
 	"net/url"
-	"os"
 	"slices"
 	"testing"
 	"time"
 )
 
 // longestFreeze is how long a receiver may see no new picture when its layer
-// changes.
-const longestFreeze = 500 * time.Millisecond
+// changes. A sudden cut takes more: what is on the way by then fills the queue, and
+// the low layer's key frame, up to 45 kB, takes 500 ms of what the narrow way has
+// for video, whoever sends it.
+const (
+	longestFreeze     = 500 * time.Millisecond
+	longestCutsFreeze = time.Second
+)
 
-// withKnownGaps in the environment runs tests that the product does not pass yet.
-const withKnownGaps = "SALLYPORT_TEST_KNOWN_GAPS"
+// cutTo is about 1.2 times what the low layer has at most, with what is around it,
+// and voice: bit/s.
+const cutTo = 800_000
+
+// usualGap is what a receiver with a wide way may see. What it misses beyond that,
+// the publisher has not sent in time.
+const usualGap = 200 * time.Millisecond
 
 // TestBrowserLayers: the way to one of two receivers gets narrow while a screen with
 // much motion is shared in two layers, and wide again. First it gets a little too
-// narrow for the high layer, which must not be seen; then so suddenly that
-// packets are lost before anybody can know.
+// narrow for the high layer, which must not be seen; then so suddenly that its
+// queue is full before anybody can know.
 func TestBrowserLayers(t *testing.T) {
-	if os.Getenv(withKnownGaps) == "" {
-		t.Skip("SKIPPED, A KNOWN GAP: on the way down to the low layer Chromium shows no picture for one to six seconds, " +
-			"not 500 ms: the key frame is lost in the full queue, and sent again too seldom; " + withKnownGaps + "=1 runs it")
-	}
 	rig := startBrowserRig(t)
-	const screen = "screen Laptop"
 	way := newBottleneck(t, rig.addrs.TURN)
 	s := settings{simulcast: true}
 	a, wide := rig.join(t, "Laptop", s), rig.join(t, "Tablet", s)
@@ -40,38 +44,54 @@ func TestBrowserLayers(t *testing.T) {
 	t.Cleanup(func() { rig.do(t, browserCommand{Do: "eval", Page: "slides", Value: `busy = false`}, nil) })
 	for _, c := range []*caller{wide, narrow} {
 		c.seesCounter()
-		c.rate(screen, 8)
+		c.rate(layeredScreen, 8)
 		c.eval(`watchFrames('#screen-video')`, nil)
 	}
+	bad, busy := followLayers(t, way, wide, narrow)
+	if len(bad) > 0 && busy {
+		t.Logf("once more, for the machine was busy: %v", bad)
+		bad, _ = followLayers(t, way, wide, narrow)
+	}
+	for _, b := range bad {
+		t.Error(b)
+	}
+	wide.rate(layeredScreen, 8) // which nothing of this concerns
+}
 
+const layeredScreen = "screen Laptop"
+
+// followLayers narrows the way and widens it, twice. It returns what was wrong, and
+// whether the receiver with a wide way was badly served, too.
+func followLayers(t *testing.T, way *bottleneck, wide, narrow *caller) (bad []string, busy bool) {
+	t.Helper()
 	for _, step := range []struct {
 		name string
 		rate int64 // bit/s
 		high bool  // the layer to follow
 		most time.Duration
 	}{
-		{"a little too narrow", narrow.bitrate(screen) * 8 / 10, false, longestFreeze},
+		{"a little too narrow", narrow.bitrate(layeredScreen) * 8 / 10, false, longestFreeze},
 		{"wide", 0, true, longestFreeze},
-		{"suddenly narrow", 700_000, false, 3 * time.Second},
+		{"suddenly narrow", cutTo, false, longestCutsFreeze},
 		{"wide again", 0, true, longestFreeze},
 	} {
 		narrow.longestGap()
 		wide.longestGap()
-		began, keys, frozen := time.Now(), narrow.media()[screen].KeyFramesDecoded, narrow.media()[screen].FrozenSeconds
+		began, before := time.Now(), narrow.media()[layeredScreen]
 		way.rate.Store(step.rate)
-		narrow.switches(screen, step.high, keys)
+		narrow.switches(layeredScreen, step.high, before.KeyFramesDecoded)
 		took, gap, elsewhere := time.Since(began), narrow.longestGap(), wide.longestGap()
 		t.Logf("%s (%d kbit/s): followed in %v; %v without a picture, %v at the other receiver; frozen %.2f s by getStats",
-			step.name, step.rate/1000, took.Round(time.Millisecond), gap, elsewhere, narrow.media()[screen].FrozenSeconds-frozen)
-		// What the other receiver misses too, the publisher has not sent in time.
-		if usual := 200 * time.Millisecond; gap > step.most+max(0, elsewhere-usual) {
-			t.Errorf("%s: %v without a picture, %v at the other receiver", step.name, gap, elsewhere)
+			step.name, step.rate/1000, took.Round(time.Millisecond), gap, elsewhere, narrow.media()[layeredScreen].FrozenSeconds-before.FrozenSeconds)
+		if gap > step.most+max(0, elsewhere-usualGap) {
+			bad = append(bad, fmt.Sprintf("%s: %v without a picture, %v at the other receiver", step.name, gap, elsewhere))
 		}
+		busy = busy || elsewhere > usualGap
 		narrow.hears("voice Laptop")
 		narrow.seesCounter()
 		narrow.screenshot("layers")
 	}
-	wide.rate(screen, 8) // which nothing of this concerns
+	return bad, busy
 }
 
 // switches waits for a key frame after the given number of them, and for a second

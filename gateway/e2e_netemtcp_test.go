@@ -11,16 +11,14 @@ import (
 // TCP, so that a full link holds them up and loses none. When it gets narrow, TCP
 // has to find out for itself, and everything waits for what it sends again; then
 // voice overtakes video.
-func TestNetemTCP(t *testing.T) { testNarrowStream(t, peer.TCP, 5*time.Second) }
+func TestNetemTCP(t *testing.T) { testNarrowStream(t, peer.TCP) }
 
-// Trains of padding through TLS measure less than there is more often, so it takes
-// longer until two in a row find room.
-func TestNetemTURN(t *testing.T) { testNarrowStream(t, peer.TURNTLS, 12*time.Second) }
+func TestNetemTURN(t *testing.T) { testNarrowStream(t, peer.TURNTLS) }
 
-func testNarrowStream(t *testing.T, path peer.Path, up time.Duration) {
+func testNarrowStream(t *testing.T, path peer.Path) {
 	inNetwork(t, func(n *network) {
 		a := n.stage(nil)
 		b := n.audience(path, nil)
-		n.cut(a, b, limits{down: 4 * time.Second, calm: 3 * time.Second, up: up, voice: 0.02, freeze: time.Second})
+		n.cut(a, b, limits{down: 4 * time.Second, calm: 3 * time.Second, up: 5 * time.Second, voice: 0.02, freeze: time.Second})
 	})
 }

@@ -48,6 +48,9 @@ type choice struct {
 	alone    [3]time.Time // by rank: when lower layers came first after its last packet
 	probe    bool         // send padding as soon as a frame has ended
 	flush    bool         // the switch leaves nothing worth repairing behind
+	stopped  bool         // no more frames of current are sent
+	drained  time.Time    // when about the queue of what was is short
+	pace     pacer
 }
 
 // newChoice begins with the layer the receiver's connection has room for as far
@@ -95,6 +98,9 @@ func (c *choice) decide(now time.Time) {
 	}
 	order := c.chooser.Decide(sample)
 	c.probe, c.flush = c.probe || order.Probe, order.Flush
+	if order.Stop && !c.stopped {
+		c.stopped, c.drained = true, now.Add(min(order.Ahead, longestAhead)-queueLeft)
+	}
 	c.target = all[min(max(order.Layer, 0), len(sample.Rates)-1)]
 }
 
@@ -147,18 +153,26 @@ func (d *down) forwardLayer(out *outbox, run []layerPacket) {
 func (d *down) forwardOne(to *outbox, w *way, o *outgoing, p *layerPacket) {
 	c := d.choice
 	if !p.at.Before(c.decideAt) {
+		stopped := c.stopped
 		c.decide(p.at)
-		if c.target != nil && c.target != c.current {
+		if c.stopped && !stopped {
+			o.repair.flush()
+		}
+		if c.target != nil && (c.target != c.current || c.stopped) {
 			c.target.up.requestKeyframe() // again, if the last request was in vain
 		}
 	}
-	if p.from == c.target && p.from != c.current && p.vp8.KeyFrame && p.fresh {
+	if p.from == c.target && (p.from != c.current || c.stopped) && p.vp8.KeyFrame && p.fresh {
 		since := max(0, p.at.Sub(c.sent)) // p may have waited for the lock
 		c.numbers.Switch(p.from.rank, p.position, uint32(since.Microseconds()*videoClock/1e6))
-		c.current = p.from
+		c.current, c.stopped = p.from, false
 		if c.flush {
 			o.repair.flush()
+			c.pace.begin(p.at, c.drained, c.path.delivered())
 		}
+	}
+	if c.stopped && c.whole && p.from == c.current {
+		return
 	}
 	out, ok := c.numbers.Map(p.from.rank, p.position)
 	if !ok {
@@ -167,13 +181,13 @@ func (d *down) forwardOne(to *outbox, w *way, o *outgoing, p *layerPacket) {
 	// Every receiver writes its own numbers into the shared payload.
 	p.vp8.Rewrite(p.Payload, out.Picture, out.Base)
 	x := sending{marker: p.Marker, seq: out.Seq, time: out.Time, payload: p.Payload, ref: p.ref, layer: uint8(p.from.rank), picture: out.Picture, base: out.Base}
-	if !o.write(to, w, &x) {
+	if !d.hold(&x, p.at) && !o.write(to, w, &x) {
 		d.lost.Inc() // one receiver's trouble must not hold up the others
 	}
 	if out == c.numbers.Newest() {
 		c.sent, c.whole, o.move = p.at, p.Marker, out.Time-p.Time
 	}
-	if c.probe && c.whole {
+	if c.probe && c.whole && !c.pace.on(p.at) {
 		c.probe = false
 		d.sendProbe(to, w, o, out.Time)
 	}

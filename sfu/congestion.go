@@ -143,6 +143,16 @@ func (c *congestion) queue(now time.Time) time.Duration {
 	return c.path.Queue(now)
 }
 
+// delivered is how fast the newest packets arrived, bit/s; 0 = unknown.
+func (c *congestion) delivered() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.path == nil {
+		return 0
+	}
+	return c.path.Delivered()
+}
+
 // sample fills in what is known of the way to the receiver.
 func (c *congestion) sample(now time.Time) steer.Sample {
 	s := steer.Sample{Now: now}
@@ -155,6 +165,7 @@ func (c *congestion) sample(now time.Time) steer.Sample {
 	s.Reported = now.Sub(c.path.Reported()) < reportTime
 	s.Sent, s.Loss, s.Queue, s.Overdue = c.path.Sent(now), c.path.Loss(now), c.path.Queue(now), c.path.Overdue(now)
 	s.Capacity, s.Probed = train.Capacity, train.At
+	s.Delay, s.Delivered = c.path.Delay(now), c.path.Delivered()
 	// Of the estimator only the delay-based half is of use: its loss-based half
 	// counts the unused symbols of a report as lost packets.
 	s.Estimate, _ = c.estimator.GetStats()["delayTargetBitrate"].(int)

@@ -116,45 +116,61 @@ func (d *down) answer(nack *rtcp.TransportLayerNack) (refused int) {
 		return 0
 	}
 	now := time.Now()
-	o.mu.Lock()
-	before := now.Add(-max(againAfter, o.trip+o.to.path.queue(now)))
-	o.mu.Unlock()
+	var seqs []uint16
+	for i := range nack.Nacks {
+		seqs = append(seqs, nack.Nacks[i].PacketList()...)
+	}
+	if d.holdAgain(seqs, now) {
+		return 0
+	}
+	before := o.repeatBefore(now)
 	resend := d.session.server.resend
 	resend.Lock()
 	defer resend.Unlock()
 	resend.now, resend.before = now, before
-	for i := range nack.Nacks {
-		nack.Nacks[i].Range(func(seq uint16) bool {
-			if !d.repeat(o, w, seq) {
-				refused++
-			}
-			return true
-		})
+	for _, seq := range seqs {
+		if d.repeat(o, w, seq).refused {
+			refused++
+		}
 	}
 	resend.out.flush()
 	return refused
 }
 
+// repeatBefore is when a packet must have been sent again for the last time, if it
+// is to be sent once more.
+func (o *outgoing) repeatBefore(now time.Time) time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return now.Add(-max(againAfter, o.trip+o.to.path.queue(now)))
+}
+
+// A repeated is what became of a packet that was asked for again.
+type repeated struct {
+	bytes   int  // that were sent
+	refused bool // the budget did not allow it
+}
+
 // repeat sends one packet again, bit by bit as it was: it has the same number. It
-// reports false if the budget did not allow it. It needs Server.resend.
-func (d *down) repeat(o *outgoing, w *way, seq uint16) bool {
+// needs Server.resend.
+func (d *down) repeat(o *outgoing, w *way, seq uint16) repeated {
 	resend := d.session.server.resend
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s, ok := o.log.Find(seq)
-	if !ok || s.Again.After(resend.before) {
-		return true
+	if !ok || s.Again.After(resend.before) || o.repair.over(seq) {
+		return repeated{}
 	}
 	x := sending{marker: s.Marker, seq: s.Seq, time: s.Time}
 	if s.Ref == probeRef {
 		x.padding, x.payload = true, padding
 	} else if x.payload, ok = d.cache(s.Layer).Get(s.Ref, resend.payload[:0]); !ok {
-		return true
+		return repeated{}
 	}
 	h := o.header(&x, s.Number, s.Numbered)
 	size := h.Length() + len(x.payload) + o.overhead
 	if !o.repair.allow(seq, size) {
-		return false
+		return repeated{refused: true}
 	}
 	if d.choice != nil && !x.padding {
 		if v, ok := vp8.Parse(x.payload); ok {
@@ -165,13 +181,13 @@ func (d *down) repeat(o *outgoing, w *way, seq uint16) bool {
 	if err != nil {
 		resend.out.commit(w, 0)
 		d.session.log.Debug("send packet again", "err", err)
-		return true
+		return repeated{}
 	}
 	resend.out.commit(w, len(packet))
 	o.log.Repeated(seq, resend.now)
 	o.packets++
 	o.octets += uint32(len(x.payload))
-	return true
+	return repeated{bytes: len(packet)}
 }
 
 // A resender is what packets are sent again with. All sessions share it: it is
@@ -222,12 +238,12 @@ func (r *repairs) allow(seq uint16, size int) bool {
 	if !r.begun || r.left < size {
 		return false
 	}
-	if r.floored && int16(seq-r.floor) < 0 {
-		return false
-	}
 	r.left -= size
 	return true
 }
+
+// over reports whether a packet was given up: nothing is to be repaired.
+func (r *repairs) over(seq uint16) bool { return r.floored && int16(seq-r.floor) < 0 }
 
 // flush gives up what was sent before the next packet. That begins a key frame on
 // which everything hangs, so there is a full budget for it.

@@ -56,6 +56,17 @@ func (d *delays) standing(now time.Time) time.Duration {
 	return least - min(d.base[0], d.base[1])
 }
 
+// newest returns by how much the least of the newest one or two moments exceeds
+// the usual.
+func (d *delays) newest(now time.Time) time.Duration {
+	d.advance(now)
+	least := min(d.recent[d.moment%moments], d.recent[(d.moment+moments-1)%moments])
+	if least == none {
+		return 0
+	}
+	return least - min(d.base[0], d.base[1])
+}
+
 // A least is the least duration of the last 20 to 40 seconds.
 type least struct {
 	now, before time.Duration

@@ -50,12 +50,13 @@ type Path struct {
 	newest   uint16    // highest number in any report
 	waits    least     // from sending a packet to its report
 
-	start   time.Time // of our clock in reports
-	clock   int64     // reference time of the last report, 64 ms units, unwrapped
-	clocked bool
-	delays  delays
-	train   train
-	result  Train
+	start    time.Time // of our clock in reports
+	clock    int64     // reference time of the last report, 64 ms units, unwrapped
+	clocked  bool
+	delays   delays
+	arrivals arrivals
+	train    train
+	result   Train
 }
 
 // A Train is what a train of packets sent at once measured: the capacity of the
@@ -189,6 +190,7 @@ func (p *Path) account(now time.Time, number uint16, arrived bool, at time.Durat
 		return
 	}
 	p.arrived.Add(now, 1)
+	p.arrivals.add(at, k.bytes-overhead)
 	if !k.train { // a train makes a queue of its own
 		p.delays.add(now, at-k.sent.Sub(p.start))
 	}

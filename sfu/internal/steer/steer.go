@@ -5,7 +5,7 @@
 // a queue stands on the way. Going up is not, because a link that carries the low
 // layer well says nothing about the high one. So the way is probed with short
 // trains of padding, whose arrival tells the capacity, and the layer goes up when
-// two trains in a row say that there is room. An upgrade that was a mistake is
+// two of three trains in a row say that there is room. An upgrade that was a mistake is
 // taken back at the first trouble, and the next one is put off, each time twice as
 // long.
 package steer
@@ -27,6 +27,13 @@ const (
 	// that confirms what the estimator says.
 	queueLong  = 150 * time.Millisecond
 	queueShort = 40 * time.Millisecond
+	// A queue that is known to be queueGrows long and delivers less than grows of
+	// what is sent is longer by the time we know. queueAhead is too much of that.
+	queueGrows = 60 * time.Millisecond
+	grows      = 0.85
+	queueAhead = 200 * time.Millisecond
+	// reportAfter is how old a report usually is.
+	reportAfter = 100 * time.Millisecond
 	// overdueLong is how long a report may be late: then the way stands still.
 	overdueLong = 500 * time.Millisecond
 	// settle is the time after a switch in which its consequences do not show yet.
@@ -56,24 +63,28 @@ const (
 
 // A Sample is what is known at one moment. Rates are bits per second.
 type Sample struct {
-	Now      time.Time
-	Reported bool          // the receiver reports arrivals; without it nothing else is known
-	Sent     int           // all video on the way to the receiver
-	Estimate int           // of the congestion controller; 0 if it has none
-	Loss     float64       // share of the packets of the last second
-	Queue    time.Duration // the least delay over the usual of the last moments: a standing queue
-	Overdue  time.Duration // by how much the next report is late
-	Capacity int           // what the newest train measured
-	Probed   time.Time     // when; zero if there was none
-	Rates    []int         // of the layers that arrive, lowest first
-	Layer    int           // the one being sent
+	Now       time.Time
+	Reported  bool          // the receiver reports arrivals; without it nothing else is known
+	Sent      int           // all video on the way to the receiver
+	Estimate  int           // of the congestion controller; 0 if it has none
+	Loss      float64       // share of the packets of the last second
+	Queue     time.Duration // the least delay over the usual of the last moments: a standing queue
+	Delay     time.Duration // that of the newest moment: what Queue will be if it lasts
+	Delivered int           // what arrives; while there is a queue that is what the way carries. 0 = unknown
+	Overdue   time.Duration // by how much the next report is late
+	Capacity  int           // what the newest train measured
+	Probed    time.Time     // when; zero if there was none
+	Rates     []int         // of the layers that arrive, lowest first
+	Layer     int           // the one being sent
 }
 
 // An Order is a decision.
 type Order struct {
-	Layer int  // to be sent
-	Probe bool // send a train
-	Flush bool // the layer left was too much: do not send its packets again
+	Layer int           // to be sent
+	Probe bool          // send a train
+	Flush bool          // the layer left was too much: do not send its packets again
+	Stop  bool          // nor any more of it: it only makes longer what the key frame of the next one waits for
+	Ahead time.Duration // with Stop: the queue by now
 }
 
 // A Policy decides for one receiver and one source. The zero Policy has decided
@@ -96,7 +107,8 @@ type Policy struct {
 
 	probeAt time.Time
 	counted time.Time // the measurement counted last
-	good    int       // measurements in a row that found room
+	good    int       // measurements that found room, at most one between that did not
+	missed  bool      // there was that one
 }
 
 // Decide takes a sample and says what to do. Call it ten times a second or more.
@@ -123,7 +135,11 @@ func (p *Policy) Decide(s Sample) Order {
 	default:
 		return p.climb(s)
 	}
-	return Order{Layer: p.layer, Flush: p.flush}
+	o := Order{Layer: p.layer, Flush: p.flush}
+	if o.Ahead = ahead(s); p.flush && s.Layer > p.layer && (trouble(s) || o.Ahead >= queueAhead) {
+		o.Stop = true
+	}
+	return o
 }
 
 // begin takes the highest layer there is known to be room for.
@@ -139,7 +155,7 @@ func (p *Policy) begin(s Sample) {
 }
 
 func (p *Policy) change(layer int, s Sample) {
-	p.layer, p.since, p.peak, p.good = layer, s.Now, s.Estimate, 0
+	p.layer, p.since, p.peak, p.good, p.missed = layer, s.Now, s.Estimate, 0, false
 	p.probeAt, p.flush = s.Now.Add(settle), false
 }
 
@@ -198,7 +214,7 @@ func (p *Policy) tooMuch(s Sample) bool {
 	}
 	lost := s.Reported && s.Loss >= lossHeavy || !p.lossy.IsZero() && s.Now.Sub(p.lossy) >= lossFor
 	fallen := s.Estimate > 0 && float64(s.Estimate) < 0.9*float64(p.peak) && float64(s.Estimate) < 0.9*float64(s.Sent)
-	return lost || stuck(s) || s.Reported && fallen && s.Queue >= queueShort
+	return lost || stuck(s) || growing(s) || s.Reported && fallen && s.Queue >= queueShort
 }
 
 // trouble is what shows by itself.
@@ -207,11 +223,25 @@ func trouble(s Sample) bool { return s.Reported && s.Loss >= lossMany || stuck(s
 // stuck reports whether packets wait on the way.
 func stuck(s Sample) bool { return s.Reported && s.Queue >= queueLong || s.Overdue >= overdueLong }
 
+// growing reports whether a queue is about to be too long.
+func growing(s Sample) bool {
+	return s.Reported && s.Delay >= queueGrows && s.Delivered > 0 && float64(s.Delivered) < grows*float64(s.Sent) && ahead(s) >= queueAhead
+}
+
+// ahead is how long the queue is by now: what is known of it is as old as the
+// report, and the packets it speaks of waited as long as they did.
+func ahead(s Sample) time.Duration {
+	if s.Delivered <= 0 || s.Delivered >= s.Sent {
+		return s.Delay
+	}
+	return s.Delay + time.Duration(float64(s.Delay+reportAfter)*(float64(s.Sent)/float64(s.Delivered)-1))
+}
+
 // climb goes up if there is room, or looks for it.
 func (p *Policy) climb(s Sample) Order {
 	next := p.layer + 1
 	if next >= len(s.Rates) || s.Now.Before(p.notUntil) || s.Loss >= lossFew || s.Queue >= queueShort {
-		p.good = 0
+		p.good, p.missed = 0, false
 		return Order{Layer: p.layer}
 	}
 	if s.Probed.After(p.counted) && s.Probed.After(p.since) {
@@ -220,8 +250,11 @@ func (p *Policy) climb(s Sample) Order {
 		case enough:
 			p.good++
 			p.probeAt = s.Now.Add(confirmAfter)
-		case p.good > 0: // perhaps it met a burst
-			p.good, p.probeAt = 0, s.Now.Add(againAfter)
+		case p.good > 0: // perhaps it met a burst, or waited for TCP
+			if p.missed {
+				p.good = 0
+			}
+			p.missed, p.probeAt = !p.missed, s.Now.Add(againAfter)
 		}
 	}
 	if p.good >= 2 {
