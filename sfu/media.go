@@ -43,6 +43,7 @@ type media struct {
 	ufrag   atomic.Pointer[string]
 	out     atomic.Pointer[srtp.Keys] // nil until DTLS is done, and after the end
 	way     atomic.Pointer[way]       // to the participant; nil while there is none
+	pair    atomic.Pointer[pairOf]    // that leads there
 	number  atomic.Uint32             // ID of the transport-cc extension in what comes in; 0 = not negotiated
 	due     atomic.Bool               // feedback is called for
 	heeded  atomic.Int32              // tracks published and video tracks received: about anything else we read no RTCP

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pion/stun"
+	"github.com/pion/webrtc/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
@@ -253,6 +254,33 @@ func TestOthersAreNotHeldUp(t *testing.T) {
 	}
 	if took := time.Since(begin) - 41*noMore; took > 2*time.Second {
 		t.Errorf("2000 packets took %v", took)
+	}
+}
+
+// A path that ICE chooses before the sockets have seen a datagram of it is found
+// with the next reports.
+func TestAPathThatIsKnownLater(t *testing.T) {
+	l := newLeg(t, srtp.AEADAES128GCM)
+	at := l.srv.mux.sockets[0].local
+	l.media.listen("leg")
+	elsewhere := netip.MustParseAddrPort("127.0.0.1:9")
+	candidate := func(a netip.AddrPort) *webrtc.ICECandidate {
+		return &webrtc.ICECandidate{Protocol: webrtc.ICEProtocolUDP, Address: a.Addr().String(), Port: a.Port()}
+	}
+	l.media.selected(webrtc.NewICECandidatePair(candidate(at), candidate(elsewhere)))
+	if w := l.media.way.Load(); w != nil {
+		t.Fatalf("a way to where nothing came from: %v", w)
+	}
+	agent, err := l.srv.mux.GetConn("leg", net.UDPAddrFromAddrPort(at))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := agent.WriteTo([]byte{1}, net.UDPAddrFromAddrPort(elsewhere)); err != nil {
+		t.Fatal(err)
+	}
+	l.media.report(time.Now())
+	if w := l.media.way.Load(); w == nil || w.remote != elsewhere {
+		t.Errorf("way %v, want to %v", w, elsewhere)
 	}
 }
 

@@ -61,6 +61,7 @@ func (m *media) close() {
 	m.session.server.reporter.remove(m)
 	m.secrets.Wipe()
 	m.path.close()
+	m.pair.Store(nil)
 	m.way.Store(nil)
 	out := m.out.Swap(nil)
 	m.mu.Lock()
@@ -84,10 +85,15 @@ func (m *media) listen(ufrag string) {
 	}
 }
 
+// A pairOf is the path that ICE has chosen.
+type pairOf struct {
+	local, remote netip.AddrPort
+	tcp           bool
+}
+
 // selected is called when ICE has chosen a path, or another.
 func (m *media) selected(pair *webrtc.ICECandidatePair) {
-	ufrag := m.ufrag.Load()
-	if pair == nil || ufrag == nil {
+	if pair == nil {
 		return
 	}
 	local, okLocal := candidateAddress(pair.Local)
@@ -95,11 +101,22 @@ func (m *media) selected(pair *webrtc.ICECandidatePair) {
 	if !okLocal || !okRemote {
 		return
 	}
-	w := m.session.server.mux.way(*ufrag, local, remote, pair.Local.Protocol == webrtc.ICEProtocolTCP)
-	m.way.Store(w)
-	if w == nil {
-		m.session.log.Debug("selected path leads nowhere", "remote", remote)
+	m.pair.Store(&pairOf{local, remote, pair.Local.Protocol == webrtc.ICEProtocolTCP})
+	m.way.Store(m.find())
+}
+
+// find returns the way of the chosen path, nil if there is none. Should the sockets
+// not know it yet, it is looked for again with the next reports.
+func (m *media) find() *way {
+	pair, ufrag := m.pair.Load(), m.ufrag.Load()
+	if pair == nil || ufrag == nil {
+		return nil
 	}
+	w := m.session.server.mux.way(*ufrag, pair.local, pair.remote, pair.tcp)
+	if w == nil {
+		m.session.log.Debug("selected path leads nowhere", "remote", pair.remote)
+	}
+	return w
 }
 
 func candidateAddress(c *webrtc.ICECandidate) (netip.AddrPort, bool) {

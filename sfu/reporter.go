@@ -149,6 +149,9 @@ func (m *media) feedback(now time.Time) {
 
 // report makes the receiver and sender reports of the session.
 func (m *media) report(now time.Time) {
+	if m.way.Load() == nil {
+		m.way.CompareAndSwap(nil, m.find())
+	}
 	var all []rtcp.Packet
 	m.mu.Lock()
 	var in []rtcp.ReceptionReport
