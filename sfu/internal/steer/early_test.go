@@ -87,3 +87,22 @@ func TestTwoOfThreeTrainsAreEnough(t *testing.T) {
 		}
 	}
 }
+
+// TestWiderLinksAreProbedSooner: what a train says of TCP that has just been slow
+// is too little.
+func TestWiderLinksAreProbedSooner(t *testing.T) {
+	for capacity, want := range map[int]time.Duration{600_000: probeEvery, 1_200_000: againAfter} {
+		var p Policy
+		s := Sample{Now: time.Unix(1000, 0), Reported: true, Sent: 400_000, Rates: []int{400_000, 2_000_000}}
+		for !p.Decide(s).Probe {
+			s.Now = s.Now.Add(50 * time.Millisecond)
+		}
+		start := s.Now
+		s.Capacity, s.Probed = capacity, start.Add(50*time.Millisecond)
+		for s.Now = s.Probed; !p.Decide(s).Probe; s.Now = s.Now.Add(50 * time.Millisecond) {
+		}
+		if took := s.Now.Sub(start); took < want || took > want+100*time.Millisecond {
+			t.Errorf("%d bit/s: the next train after %v, want %v", capacity, took, want)
+		}
+	}
+}

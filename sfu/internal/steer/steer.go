@@ -44,8 +44,10 @@ const (
 	// found room and the one that has to agree.
 	probeEvery   = 1500 * time.Millisecond
 	confirmAfter = 300 * time.Millisecond
-	// againAfter is the time after a train that did not confirm.
+	// againAfter is the time after a train that did not confirm, or found wider
+	// times what is sent.
 	againAfter = 600 * time.Millisecond
+	wider      = 2
 	// probeFresh is how old a measurement may be.
 	probeFresh = 3 * time.Second
 	// mistake is how soon after an upgrade a downgrade takes it back.
@@ -255,6 +257,8 @@ func (p *Policy) climb(s Sample) Order {
 				p.good = 0
 			}
 			p.missed, p.probeAt = !p.missed, s.Now.Add(againAfter)
+		case s.Capacity > wider*s.Sent: // TCP that has just been slow says less than there is
+			p.probeAt = s.Now.Add(againAfter)
 		}
 	}
 	if p.good >= 2 {
