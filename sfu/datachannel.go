@@ -104,7 +104,26 @@ func (s *Session) hear(d *webrtc.DataChannel, b []byte, text bool) {
 		s.log.Debug("decode data channel message", "err", err)
 		return
 	}
+	if msg.Type == wire.ChannelPing { // the most frequent by far: no need to wake run
+		s.answerPing(d)
+		return
+	}
 	s.postWait(func() { s.message(msg) })
+}
+
+// answerPing answers on the channel that was asked, unless the participant asks
+// without reading the answers.
+func (s *Session) answerPing(d *webrtc.DataChannel) {
+	if d.BufferedAmount() >= maxReplies {
+		return
+	}
+	b, err := wire.ChannelMessage{Type: wire.ChannelPong}.Append(nil)
+	if err == nil {
+		err = d.Send(b)
+	}
+	if err != nil {
+		s.log.Debug("answer ping", "err", err)
+	}
 }
 
 // activate begins to offer tracks.
@@ -124,13 +143,11 @@ func (s *Session) activate(d *webrtc.DataChannel) {
 
 // message handles one message of the data channel (rtcd protocol §4.5).
 func (s *Session) message(m wire.ChannelMessage) {
-	if (m.Type == wire.ChannelPing || m.Type == wire.ChannelLock) && s.channel.BufferedAmount() >= maxReplies {
+	if m.Type == wire.ChannelLock && s.channel.BufferedAmount() >= maxReplies {
 		return // it asks without reading the answers
 	}
 	met, group := s.server.metrics, s.member.Group
 	switch m.Type {
-	case wire.ChannelPing:
-		s.sendChannel(wire.ChannelMessage{Type: wire.ChannelPong})
 	case wire.ChannelSDP:
 		s.describe(m.SDP, overChannel)
 	case wire.ChannelLock:

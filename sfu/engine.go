@@ -176,15 +176,19 @@ func (n *advertisedNet) Interfaces() ([]*transport.Interface, error) {
 type pionLog struct{ log *slog.Logger }
 
 // NewLogger implements logging.LoggerFactory.
+// Each session makes a dozen, so they hold nothing.
 func (l pionLog) NewLogger(scope string) logging.LeveledLogger {
-	return pionScope{l.log.With("scope", scope)}
+	return pionScope{l.log, scope}
 }
 
-type pionScope struct{ log *slog.Logger }
+type pionScope struct {
+	log   *slog.Logger
+	scope string
+}
 
 func (s pionScope) write(format string, args ...any) {
 	if s.log.Enabled(context.Background(), slog.LevelDebug) {
-		s.log.Debug("webrtc library", "text", fmt.Sprintf(format, args...))
+		s.log.Debug("webrtc library", "scope", s.scope, "text", fmt.Sprintf(format, args...))
 	}
 }
 

@@ -52,6 +52,7 @@ type mux struct {
 	taps    *tapTable
 	tcp     *tcpMux       // the other half of the sessions' ways; nil without
 	boxes   atomic.Uint32 // outboxes made
+	calm    calm          // of the readers
 
 	mu     sync.RWMutex          // guards the following
 	conns  map[string][]*muxConn // by local ufrag

@@ -13,14 +13,16 @@ import (
 // A reader is a goroutine that reads media: of one kernel socket, a hairpin or a
 // TCP connection. What it reads together is a batch.
 type reader struct {
-	out  *outbox   // flushed at the end of each batch
-	ends []endHook // to be called there, before
+	out    *outbox   // flushed at the end of each batch
+	ends   []endHook // to be called there, before
+	calm   *calm
+	urgent bool // the batch has more than signs of life
 }
 
 // An endHook is told of the end of a batch.
 type endHook interface{ endBatch(r *reader) }
 
-func (m *mux) newReader() *reader { return &reader{out: m.newOutbox()} }
+func (m *mux) newReader() *reader { return &reader{out: m.newOutbox(), calm: &m.calm} }
 
 // atEnd has h called once, when the batch has been delivered.
 func (r *reader) atEnd(h endHook) { r.ends = append(r.ends, h) }
@@ -33,6 +35,13 @@ func (r *reader) finish() {
 	}
 	r.ends = r.ends[:0]
 	r.out.flush()
+}
+
+// rest returns how long to wait for the next batch, to have more of it at once.
+func (r *reader) rest() time.Duration {
+	urgent := r.urgent
+	r.urgent = false
+	return r.calm.after(urgent)
 }
 
 // read delivers what arrives on s until it is closed. A read error other than
@@ -69,6 +78,7 @@ func (m *mux) readKernel(s *muxSocket, k *batch.Socket) {
 			}
 		}
 		r.finish()
+		time.Sleep(r.rest())
 	}
 }
 
@@ -87,6 +97,7 @@ func (m *mux) readHairpin(s *muxSocket) {
 		default:
 			m.deliver(r, s, buf[:n], localAddrPort(from))
 			r.finish()
+			r.rest() // for the other readers
 		}
 		failed = 0
 	}
@@ -107,6 +118,7 @@ func (m *mux) survives(err error, failed *int) bool {
 // deliver hands one datagram to its session, or to the TURN server on a shared
 // port. p may be changed until the end of the batch.
 func (m *mux) deliver(r *reader, s *muxSocket, p []byte, from netip.AddrPort) {
+	r.urgent = r.urgent || s.urgent(p, from)
 	if len(p) == 0 || s.guest != nil && !m.mine(s, p, from) {
 		return
 	}

@@ -182,10 +182,14 @@ func (m *tcpMux) serve(c net.Conn) {
 func (m *tcpMux) deliver(conn *tcpMuxConn, peer *tcpPeer, in *bufio.Reader, p []byte) {
 	r := m.reader()
 	for ok := true; ok; p, ok = nextFrame(in) {
+		if r != nil {
+			r.urgent = r.urgent || isUrgent(p)
+		}
 		conn.take(r, p, peer.remote)
 	}
 	if r != nil {
 		r.finish()
+		r.rest() // for those of UDP
 		m.readers.Put(r)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"runtime/debug"
 	"testing"
 	"testing/fstest"
 )
@@ -45,6 +46,22 @@ func TestMemoryLimit(t *testing.T) {
 		}
 		if got, ok := memoryLimit(root); got != test.want && ok || ok != (test.want > 0) {
 			t.Errorf("%s: %d %v, want %d", test.name, got, ok, test.want)
+		}
+	}
+}
+
+func TestSpareMemory(t *testing.T) {
+	was := debug.SetGCPercent(100)
+	t.Cleanup(func() { debug.SetGCPercent(was) })
+	for _, test := range []struct {
+		environment string
+		want        int
+	}{{"", heapGrowth}, {"200", 100}} {
+		t.Setenv("GOGC", test.environment)
+		debug.SetGCPercent(100)
+		spareMemory()
+		if got := debug.SetGCPercent(100); got != test.want {
+			t.Errorf("GOGC=%q: %d %%, want %d %%", test.environment, got, test.want)
 		}
 	}
 }

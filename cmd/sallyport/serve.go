@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"io"
@@ -27,11 +28,15 @@ func serve(args []string) int {
 	logger := newLogger(os.Stderr, l.Log, level)
 	logWarnings(logger, l)
 	limitMemory(logger)
+	spareMemory()
 	g, err := gateway.New(l.Config, gateway.Options{Logger: logger, Level: level, Version: build()})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "sallyport:", err)
 		return 1
 	}
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	go func() { _ = newThrift(logger).Run(ctx) }()
 	return operate(g, logger, func() { reload(g, logger, *name) })
 }
 
