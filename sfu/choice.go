@@ -215,9 +215,10 @@ var padding = func() []byte {
 // the congestion control tells how much more the way to the receiver carries. It
 // needs the locks of choice and o.
 func (d *down) sendProbe(to *outbox, w *way, o *outgoing, timestamp uint32) {
-	first := d.choice.numbers.Insert(probePackets)
+	n := d.choice.path.trainLength(time.Now())
+	first := d.choice.numbers.Insert(n)
 	d.choice.path.probe(true)
-	for i := range uint16(probePackets) {
+	for i := range n {
 		x := sending{padding: true, seq: first + i, time: timestamp, payload: padding, ref: probeRef}
 		if !o.write(to, w, &x) {
 			d.lost.Inc()

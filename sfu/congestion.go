@@ -21,9 +21,16 @@ const (
 	// protocol §4.12).
 	leastEstimate = 250_000
 	mostEstimate  = 3_750_000
-	// probePackets is the length of a probe train: about 5 kB on the wire, 65 ms
-	// of a link of 600 kbit/s.
+	// probePackets is the length of the first probe train: about 5 kB on the wire,
+	// 65 ms of a link of 600 kbit/s. Further ones last as long on the link that the
+	// last one found, up to mostPackets: TCP that has just been slow lets no more
+	// through than its window, and only grows with what is sent.
 	probePackets = 16
+	mostPackets  = 48
+	probeBytes   = 300 // of one packet on the wire
+	probeTime    = 65 * time.Millisecond
+	// probeRecent is how old the last train may be.
+	probeRecent = 2 * time.Second
 	// reportTime is after how long without a report the receiver reports nothing.
 	reportTime = time.Second
 )
@@ -151,6 +158,24 @@ func (c *congestion) delivered() int {
 		return 0
 	}
 	return c.path.Delivered()
+}
+
+// trainLength is how many packets the next train should have.
+func (c *congestion) trainLength(now time.Time) uint16 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.path == nil {
+		return probePackets
+	}
+	return trainPackets(c.path.LastTrain(), now)
+}
+
+func trainPackets(last feedback.Train, now time.Time) uint16 {
+	if now.Sub(last.At) > probeRecent {
+		return probePackets
+	}
+	most := min(last.Capacity, mostEstimate) // before it is multiplied
+	return uint16(min(max(most/8*int(probeTime/time.Millisecond)/1000/probeBytes, probePackets), mostPackets))
 }
 
 // sample fills in what is known of the way to the receiver.
