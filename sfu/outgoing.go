@@ -116,10 +116,7 @@ func (d *down) answer(nack *rtcp.TransportLayerNack) (refused int) {
 		return 0
 	}
 	now := time.Now()
-	var seqs []uint16
-	for i := range nack.Nacks {
-		seqs = append(seqs, nack.Nacks[i].PacketList()...)
-	}
+	seqs := asked(nack)
 	if d.holdAgain(seqs, now) {
 		return 0
 	}
@@ -135,6 +132,18 @@ func (d *down) answer(nack *rtcp.TransportLayerNack) (refused int) {
 	}
 	resend.out.flush()
 	return refused
+}
+
+// asked lists the packets that a NACK names, as many as can be known: it has room
+// for five times that.
+func asked(nack *rtcp.TransportLayerNack) (seqs []uint16) {
+	for i := range nack.Nacks {
+		if len(seqs) >= packetcache.Memory {
+			break
+		}
+		seqs = append(seqs, nack.Nacks[i].PacketList()...)
+	}
+	return seqs
 }
 
 // repeatBefore is when a packet must have been sent again for the last time, if it

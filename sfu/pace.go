@@ -21,6 +21,9 @@ const (
 	paceStep = 5 * time.Millisecond
 	// paceLongest is how long a packet waits at most.
 	paceLongest = time.Second
+	// mostRepairs is how many packets that are asked for again wait at most: about
+	// what leaves within paceLongest. A receiver asks once more for the others.
+	mostRepairs = 64
 )
 
 // A pacer holds packets of a receiver back that would leave in a burst. The way has
@@ -64,6 +67,18 @@ func (p *pacer) push(x heldPacket) {
 		return
 	}
 	p.held = append(p.held, x)
+}
+
+// ask holds packets that a receiver misses, each once, as far as there is room.
+func (p *pacer) ask(seqs []uint16, now time.Time) {
+	for _, seq := range seqs {
+		if p.again >= mostRepairs {
+			return
+		}
+		if !slices.ContainsFunc(p.held[:p.again], func(h heldPacket) bool { return h.seq == seq }) {
+			p.push(heldPacket{sending: sending{seq: seq}, again: true, since: now})
+		}
+	}
 }
 
 // pop returns the next packet that may leave, and false if none may yet.
@@ -118,11 +133,7 @@ func (d *down) holdAgain(seqs []uint16, now time.Time) bool {
 	if !p.on(now) {
 		return false
 	}
-	for _, seq := range seqs {
-		if !slices.ContainsFunc(p.held[:p.again], func(h heldPacket) bool { return h.seq == seq }) {
-			p.push(heldPacket{sending: sending{seq: seq}, again: true, since: now})
-		}
-	}
+	p.ask(seqs, now)
 	d.wake(p)
 	return true
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pion/rtcp"
+
 	"sallyport/sfu/internal/packetcache"
 	"sallyport/sfu/internal/rtpheader"
 	"sallyport/sfu/internal/seqmap"
@@ -165,5 +167,32 @@ func TestPacerEnds(t *testing.T) {
 	}
 	if p.on(now) {
 		t.Errorf("%d packets are held when it should have ended", len(p.held))
+	}
+}
+
+// TestANackOfEverythingIsBounded: one of 1,200 bytes names five thousand packets,
+// and more may follow.
+func TestANackOfEverythingIsBounded(t *testing.T) {
+	var nack rtcp.TransportLayerNack
+	for i := range uint16(300) {
+		nack.Nacks = append(nack.Nacks, rtcp.NackPair{PacketID: 17 * i, LostPackets: 0xFFFF})
+	}
+	seqs := asked(&nack)
+	if n := len(seqs); n < packetcache.Memory || n > packetcache.Memory+16 {
+		t.Errorf("%d packets are looked for, want about %d", n, packetcache.Memory)
+	}
+	now := time.Unix(1000, 0)
+	var p pacer
+	p.begin(now, now, 600_000)
+	for range 3 {
+		p.ask(seqs, now)
+	}
+	if len(p.held) != mostRepairs || p.again != mostRepairs {
+		t.Errorf("%d packets are held, %d of them repairs, want %d", len(p.held), p.again, mostRepairs)
+	}
+	p.clear()
+	p.ask([]uint16{7, 7, 8}, now)
+	if p.again != 2 {
+		t.Errorf("%d repairs are held of two that were asked for", p.again)
 	}
 }
