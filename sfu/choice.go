@@ -167,11 +167,11 @@ func (d *down) forwardOne(to *outbox, w *way, o *outgoing, p *layerPacket) {
 		if c.stopped && !stopped {
 			o.repair.flush()
 		}
-		if c.target != nil && (c.target != c.current || c.stopped) {
+		if c.target != nil && (c.target != c.current || c.stopped) && !c.begins(p) {
 			c.target.up.requestKeyframe() // again, if the last request was in vain
 		}
 	}
-	if p.from == c.target && (p.from != c.current || c.stopped) && p.vp8.KeyFrame && p.fresh {
+	if c.begins(p) {
 		since := max(0, p.at.Sub(c.sent)) // p may have waited for the lock
 		c.numbers.Switch(p.from.rank, p.position, uint32(since.Microseconds()*videoClock/1e6))
 		c.current, c.stopped, c.stopAt = p.from, false, time.Time{}
@@ -202,6 +202,11 @@ func (d *down) forwardOne(to *outbox, w *way, o *outgoing, p *layerPacket) {
 		c.probe = false
 		d.sendProbe(to, w, o, out.Time)
 	}
+}
+
+// begins reports whether the layer to come can begin with p. It needs c.mu.
+func (c *choice) begins(p *layerPacket) bool {
+	return p.from == c.target && (p.from != c.current || c.stopped) && p.vp8.KeyFrame && p.fresh
 }
 
 // padding is an RTP payload that is nothing but padding (RFC 3550 §5.1).
