@@ -129,21 +129,6 @@ type client struct {
 	opened time.Time // when he first had the high layer, if it matters
 }
 
-// join joins once more if that fails. Of all joins that lose packets of both
-// handshakes, a few never open their data channel when both sides are
-// pion: DTLS is done, and SCTP does not begin.
-func (n *network) join(cfg peer.Config) *peer.Peer {
-	n.t.Helper()
-	p, err := peer.Join(within(n.t), n.plugin, cfg)
-	if err != nil {
-		n.t.Logf("join again after: %v", err)
-		cfg.Session = ""
-		p, err = peer.Join(within(n.t), n.plugin, cfg)
-	}
-	must(n.t, err)
-	return p
-}
-
 // client brings one into the call over a path. prepare, if not nil, is called with
 // his link before.
 func (n *network) client(path peer.Path, prepare func(*access)) *client {
@@ -171,7 +156,10 @@ func (n *network) client(path peer.Path, prepare func(*access)) *client {
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: at.AsSlice()}}
 		return d.Dial("tcp", n.HTTPS)
 	}
-	c.Peer = n.join(cfg)
+	var err error
+	if c.Peer, err = peer.Join(within(t), n.plugin, cfg); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { _ = c.Close() })
 	if s, err := c.Selected(); err != nil || s.Path != path {
 		t.Fatalf("media takes %v, %v; want %s", s, err, path)

@@ -79,7 +79,9 @@ func (c *muxConn) WriteTo(p []byte, to net.Addr) (int, error) {
 	if !pass {
 		return len(p), nil
 	}
-	c.tap.sends(p)
+	if !c.tap.sends(p) {
+		return len(p), nil
+	}
 	c.mu.RLock()
 	path := c.paths[remote]
 	c.mu.RUnlock()

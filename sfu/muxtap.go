@@ -3,6 +3,7 @@ package sfu
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // A mediaTap takes what belongs to one session before its ICE agent does. Its
@@ -27,7 +28,8 @@ const (
 
 // A tapSlot holds the tap of a local ufrag for all its connections.
 type tapSlot struct {
-	tap atomic.Pointer[mediaTap]
+	tap    atomic.Pointer[mediaTap]
+	flight flightPace
 
 	conns int // guarded by tapTable.mu
 }
@@ -51,14 +53,15 @@ func (s *tapSlot) takes(r *reader, p []byte) bool {
 	return false
 }
 
-// sends shows the tap what the agent sends.
-func (s *tapSlot) sends(p []byte) {
+// sends shows the tap what the agent sends, and reports whether to send it now.
+func (s *tapSlot) sends(p []byte) bool {
 	if s == nil || len(p) == 0 || p[0] != contentHandshake {
-		return
+		return true
 	}
 	if t := s.tap.Load(); t != nil {
 		(*t).handshake(p, true)
 	}
+	return s.flight.due(p, time.Now())
 }
 
 // A tapTable has the taps of all sessions.

@@ -115,7 +115,9 @@ func (c *tcpMuxConn) WriteTo(p []byte, to net.Addr) (int, error) {
 	if !pass {
 		return len(p), nil
 	}
-	c.tap.sends(p)
+	if !c.tap.sends(p) {
+		return len(p), nil
+	}
 	if !peer.out.push(p, peer.remote) {
 		c.mux.drops("tcp_slow")
 	}

@@ -1,6 +1,7 @@
 package sfu
 
 import (
+	"math/rand/v2"
 	"net"
 	"regexp"
 	"strconv"
@@ -19,6 +20,24 @@ type narrow struct {
 	passed  atomic.Int64
 	rewrite func(string) string
 	server  atomic.Pointer[func([]byte)] // sees what the server sends; nil if nobody does
+
+	mu     sync.Mutex // guards the following
+	chance *rand.Rand // nil: nothing is lost by chance
+	loss   float64
+}
+
+// lose loses a share of the packets, both ways.
+func (n *narrow) lose(chance *rand.Rand, share float64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.chance, n.loss = chance, share
+}
+
+// loses draws for one packet.
+func (n *narrow) loses() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.chance != nil && n.chance.Float64() < n.loss
 }
 
 const narrowQueue = 300 * time.Millisecond
@@ -54,6 +73,9 @@ func newNarrow(t *testing.T, srv *Server) *narrow {
 				return
 			}
 			guest.Store(from)
+			if n.loses() {
+				continue
+			}
 			_, _ = far.WriteToUDP(buf[:k], server)
 		}
 	})
@@ -70,7 +92,7 @@ func newNarrow(t *testing.T, srv *Server) *narrow {
 				(*see)(buf[:k])
 			}
 			now := time.Now()
-			if every := n.dropIn.Load(); every > 0 && i%every == 0 {
+			if every := n.dropIn.Load(); every > 0 && i%every == 0 || n.loses() {
 				n.dropped.Add(1)
 				continue
 			}
