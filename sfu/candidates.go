@@ -97,7 +97,7 @@ func candidateUfrag(w wire.Candidate) string {
 // localCandidate sends one of our candidates, after the answer.
 func (s *Session) localCandidate(c webrtc.ICECandidateInit) {
 	mid, line := "0", uint16(0) // everything is bundled on the first section
-	s.signal().Candidate(wire.Candidate{Candidate: c.Candidate, SDPMid: &mid, SDPMLineIndex: &line})
+	s.Signal().Candidate(wire.Candidate{Candidate: c.Candidate, SDPMid: &mid, SDPMLineIndex: &line})
 }
 
 // remoteCandidate uses one of the participant's candidates, or keeps it until

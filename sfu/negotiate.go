@@ -251,7 +251,7 @@ func (s *Session) send(now time.Time) {
 	if s.member.DCSignaling {
 		s.sendChannel(wire.ChannelMessage{Type: wire.ChannelSDP, SDP: *s.offer})
 	} else {
-		s.signal().Offer(*s.offer)
+		s.Signal().Offer(*s.offer)
 	}
 }
 
@@ -354,7 +354,7 @@ func (s *Session) takeOffer(d wire.Description, by road) error {
 	if by == overChannel {
 		s.sendChannel(wire.ChannelMessage{Type: wire.ChannelSDP, SDP: answer})
 	} else {
-		s.signal().Answer(answer)
+		s.Signal().Answer(answer)
 	}
 	for _, c := range s.ice.release(remote.ufrag) {
 		s.addCandidate(c)

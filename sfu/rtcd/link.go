@@ -60,7 +60,9 @@ func (s *Server) serveConn(c *conn) {
 		_ = c.ws.CloseNow()
 		s.conns.remove(c)
 		open.Dec()
-		s.metrics.dropped.Add(float64(len(c.out)))
+		for ; len(c.out) > 0; <-c.out { // nobody else takes them now
+			s.metrics.dropped.Inc()
+		}
 	}()
 	err := c.run(func(frame []byte) { s.dispatch(c, frame) })
 	c.log.Info("plugin disconnected", "err", err)
@@ -165,6 +167,9 @@ func (s *Server) rtc(c *conn, m wire.Message) {
 	if sess == nil {
 		c.log.Debug("message for unknown session", "session", m.Session, "kind", m.Kind)
 		return
+	}
+	if b, ok := sess.Signal().(*binding); ok {
+		b.spoke.Store(c)
 	}
 	var err error
 	switch m.Kind {
