@@ -1,10 +1,13 @@
 package rtcd
 
 import (
+	"context"
+	"log/slog"
 	"net/http"
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -126,6 +129,40 @@ func TestANodeThatComesBackGetsItsMessagesAgain(t *testing.T) {
 	if e := other.read(); e.Type != wire.TypeClose {
 		t.Errorf("the only node gets %+v, want close", e)
 	}
+}
+
+// TestHelloIsFirst: also when there is something to be sent through a connection
+// before anything else has happened to it.
+func TestHelloIsFirst(t *testing.T) {
+	early := &onMessage{Handler: slog.DiscardHandler, message: "plugin connected"}
+	r, m := startFake(t, Config{}, func(s *Server) { s.log = slog.New(early) })
+	p := r.dial(asA)
+	p.join("c1", "s1")
+	s := m.session(t, "clientA", "s1")
+	r.lose(p, 0)
+	voice := func() { s.Signal().Voice(true) }
+	early.do.Store(&voice)
+	p = r.dial(asA) // fails if the first is anything else
+	if e := p.read(); e.Type != wire.TypeVAD {
+		t.Errorf("second message is %+v, want VAD", e)
+	}
+}
+
+// An onMessage is a log that does something when a message is logged.
+type onMessage struct {
+	slog.Handler
+	message string
+	do      atomic.Pointer[func()]
+}
+
+func (o *onMessage) Enabled(context.Context, slog.Level) bool { return true }
+func (o *onMessage) WithAttrs([]slog.Attr) slog.Handler       { return o }
+
+func (o *onMessage) Handle(_ context.Context, r slog.Record) error {
+	if do := o.do.Load(); do != nil && r.Message == o.message {
+		(*do)()
+	}
+	return nil
 }
 
 func TestARejoinIsNotHitByTheCloseOfTheFormerSession(t *testing.T) {

@@ -41,6 +41,9 @@ func (s *Server) handleWebSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := newConn(ws, client, s.ping, s.log.With("remote", r.RemoteAddr))
+	// Queued before anybody can find c, so that it is first.
+	hello, _ := wire.Envelope{Type: wire.TypeHello, ClientID: c.client, ConnID: c.id}.Append(nil) // a known type
+	c.send(hello)
 	if !s.conns.add(c) {
 		c.log.Warn("refuse connection: too many of this client, or shutting down")
 		_ = ws.CloseNow()
@@ -53,8 +56,6 @@ func (s *Server) serveConn(c *conn) {
 	open := s.metrics.connections.WithLabelValues(c.client)
 	open.Inc()
 	c.log.Info("plugin connected")
-	hello, _ := wire.Envelope{Type: wire.TypeHello, ClientID: c.client, ConnID: c.id}.Append(nil) // a known type
-	c.send(hello)
 	defer func() { // whatever happens in the handling of a frame
 		c.stop()
 		_ = c.ws.CloseNow()
