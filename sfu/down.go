@@ -181,7 +181,7 @@ func (d *down) forward(out *outbox, run []received) {
 	defer o.mu.Unlock()
 	for i := range run {
 		p := &run[i]
-		x := sending{marker: p.Marker, seq: p.Seq, time: p.Time, level: p.level, payload: p.Payload, ref: p.ref}
+		x := sending{marker: p.Marker, seq: p.Seq, time: p.Time, level: p.level, leveled: p.leveled, payload: p.Payload, ref: p.ref}
 		if !o.write(out, w, &x) {
 			d.lost.Inc() // one receiver's trouble must not hold up the others
 		}

@@ -28,6 +28,7 @@ type speaker struct {
 	from   netip.AddrPort
 	reader *reader
 	seq    uint16
+	bare   bool // without levels
 	buf    []byte
 	body   []byte
 }
@@ -57,6 +58,9 @@ func (s *speaker) says(t testing.TB, packets int) {
 	for range packets {
 		s.seq++
 		h := append(s.buf[:0], 0x90, 111, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xBE, 0xDE, 0, 1, 0x10, 0x85, 0, 0)
+		if s.bare {
+			h = append(s.buf[:0], 0x80, 111, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
+		}
 		binary.BigEndian.PutUint16(h[2:], s.seq)
 		binary.BigEndian.PutUint32(h[4:], 960*uint32(s.seq))
 		binary.BigEndian.PutUint16(s.body, s.seq)
@@ -107,6 +111,25 @@ func TestTheWayOfAPacket(t *testing.T) {
 				t.Errorf("%v allocations to take a packet and send it to 5 receivers", a)
 			}
 		})
+	}
+}
+
+// TestLevelsAreThePublishers: sound of a screen has its own like a voice, and who
+// sends none is not made the loudest.
+func TestLevelsAreThePublishers(t *testing.T) {
+	for _, class := range []string{classVoice, classScreenAudio} {
+		l := newLeg(t, srtp.AEADAES128GCM)
+		s := newSpeaker(t, l.srv, srtp.AEADAES128GCM, class)
+		l.hears(s, 100)
+		for _, bare := range []bool{false, true} {
+			s.bare = bare
+			s.says(t, 1)
+			p, ok := l.next()
+			level := p.Extension(3)
+			if said := len(level) == 1 && level[0] == 0x85; !ok || said == bare || bare && level != nil {
+				t.Errorf("%s, sent without a level %v: got %x in %+v, %v", class, bare, level, p, ok)
+			}
+		}
 	}
 }
 
