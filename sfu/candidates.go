@@ -104,7 +104,7 @@ func (s *Session) localCandidate(c webrtc.ICECandidateInit) {
 // its first offer is there. One of a generation still to come is kept too: the
 // offer that restarts ICE may be on a slower road.
 func (s *Session) remoteCandidate(w wire.Candidate) {
-	if w.Candidate == "" || !s.ice.admit(w.Candidate) {
+	if w.Candidate == "" {
 		return
 	}
 	if s.phase == waiting {
@@ -117,7 +117,11 @@ func (s *Session) remoteCandidate(w wire.Candidate) {
 	s.addCandidate(w)
 }
 
+// addCandidate gives a candidate to pion, if there is room for it.
 func (s *Session) addCandidate(w wire.Candidate) {
+	if !s.ice.admit(w.Candidate) {
+		return
+	}
 	err := s.pc.AddICECandidate(webrtc.ICECandidateInit{Candidate: w.Candidate, SDPMid: w.SDPMid, SDPMLineIndex: w.SDPMLineIndex, UsernameFragment: w.UsernameFragment})
 	if err != nil {
 		s.server.metrics.errors.WithLabelValues(s.member.Group, "ice").Inc()
