@@ -46,6 +46,7 @@ type media struct {
 	pair    atomic.Pointer[pairOf]    // that leads there
 	number  atomic.Uint32             // ID of the transport-cc extension in what comes in; 0 = not negotiated
 	due     atomic.Bool               // feedback is called for
+	lively  atomic.Bool               // a message of the participant has come on a data channel since the last report
 	heeded  atomic.Int32              // tracks published and video tracks received: about anything else we read no RTCP
 
 	mu       sync.Mutex // guards the following: what comes in

@@ -6,7 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pion/webrtc/v3"
+
 	"sallyport/sfu/internal/srtp"
+	"sallyport/sfu/wire"
 )
 
 // remoteAt is one of many remote addresses.
@@ -80,5 +83,30 @@ func TestSilentPathsMakeRoom(t *testing.T) {
 	}
 	if len(c.paths) > maxRoutes || !c.routed(used) {
 		t.Errorf("under attack: %d paths, that in use has a route: %v", len(c.paths), c.routed(used))
+	}
+}
+
+// TestAnAddressInUseIsNotIdle: a client that sends no STUN request while media flows
+// keeps its address: who speaks by its packets, who only listens by its pings.
+func TestAnAddressInUseIsNotIdle(t *testing.T) {
+	srv := startServer(t)
+	a, b := join(t, srv, "call", "alpha", guestOptions{}), join(t, srv, "call", "beta", guestOptions{})
+	a.publish(webrtc.MimeTypeOpus, "a")
+	b.hears(classVoice, "alpha")
+	for _, g := range []*guest{a, b} {
+		w := g.sess.media.way.Load()
+		r := w.socket.Load().routes.get(w.remote)
+		if r == nil || r.conn != w.conn {
+			t.Fatalf("%s has no route", g.name)
+		}
+		for range 3 { // one might be a late request
+			r.seen.Store(0)
+			until(t, g.name+" to count as alive", func() bool {
+				if g == b {
+					g.send(wire.ChannelMessage{Type: wire.ChannelPing})
+				}
+				return time.Since(time.Unix(0, r.seen.Load())) < routeIdle
+			})
+		}
 	}
 }
