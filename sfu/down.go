@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sallyport/sfu/internal/packetcache"
+	"sallyport/sfu/internal/srtp"
 )
 
 // A down is one published track on its way to one receiver. It is the
@@ -82,6 +83,9 @@ func (d *down) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, er
 		if err := d.open(ctx, c); err != nil {
 			d.session.log.Debug("open stream to receiver", "err", err)
 			d.lost.Inc()
+			if errors.Is(err, srtp.ErrSpent) {
+				d.session.end("too many streams")
+			}
 			return c, nil
 		}
 		d.fan().add(d)

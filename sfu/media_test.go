@@ -212,6 +212,21 @@ func TestOnlyTheLoudestAreHeard(t *testing.T) {
 	expect(101, 1, 2)
 }
 
+// TestFormerTracksAreForgotten: RTCP of a track that has just been removed may still
+// come, of one that was removed a thousand tracks ago it does not.
+func TestFormerTracksAreForgotten(t *testing.T) {
+	m := newLeg(t, srtp.AEADAES128GCM).media
+	const last = 10 * maxFormer
+	for ssrc := uint32(1); ssrc <= last; ssrc++ {
+		m.leaveUnread(ssrc)
+		m.noLongerSent(ssrc)
+		m.noLongerSent(last + ssrc) // of a video
+	}
+	if len(m.unread) != maxFormer || cap(m.former) > 4*maxFormer || !m.silent(last) || m.silent(1) {
+		t.Errorf("%d SSRCs are remembered in %d places, the last %v, the first %v", len(m.unread), cap(m.former), m.silent(last), m.silent(1))
+	}
+}
+
 // A speaker whose path changes is heard by two readers at a time: nothing is lost,
 // and nothing is sent twice.
 func TestTwoReadersAtATime(t *testing.T) {

@@ -203,9 +203,17 @@ func (s *Session) makeOffer(want []*up, now time.Time) error {
 
 // dropDown stops sending a track.
 func (s *Session) dropDown(u *up, d *down) {
-	delete(s.downs, u)
+	s.forgetDown(u, d)
 	if err := s.pc.RemoveTrack(d.sender); err != nil {
 		s.log.Debug("remove track", "track", d.id, "err", err)
+	}
+}
+
+// forgetDown is the part of dropDown that does not concern pion.
+func (s *Session) forgetDown(u *up, d *down) {
+	delete(s.downs, u)
+	for _, e := range d.sender.GetParameters().Encodings {
+		s.media.noLongerSent(uint32(e.SSRC))
 	}
 }
 
