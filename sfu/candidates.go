@@ -97,14 +97,14 @@ func candidateUfrag(w wire.Candidate) string {
 // localCandidate sends one of our candidates, after the answer.
 func (s *Session) localCandidate(c webrtc.ICECandidateInit) {
 	mid, line := "0", uint16(0) // everything is bundled on the first section
-	s.signal().Candidate(wire.Candidate{Candidate: c.Candidate, SDPMid: &mid, SDPMLineIndex: &line})
+	s.Signal().Candidate(wire.Candidate{Candidate: c.Candidate, SDPMid: &mid, SDPMLineIndex: &line})
 }
 
 // remoteCandidate uses one of the participant's candidates, or keeps it until
 // its first offer is there. One of a generation still to come is kept too: the
 // offer that restarts ICE may be on a slower road.
 func (s *Session) remoteCandidate(w wire.Candidate) {
-	if w.Candidate == "" || !s.ice.admit(w.Candidate) {
+	if w.Candidate == "" {
 		return
 	}
 	if s.phase == waiting {
@@ -117,7 +117,11 @@ func (s *Session) remoteCandidate(w wire.Candidate) {
 	s.addCandidate(w)
 }
 
+// addCandidate gives a candidate to pion, if there is room for it.
 func (s *Session) addCandidate(w wire.Candidate) {
+	if !s.ice.admit(w.Candidate) {
+		return
+	}
 	err := s.pc.AddICECandidate(webrtc.ICECandidateInit{Candidate: w.Candidate, SDPMid: w.SDPMid, SDPMLineIndex: w.SDPMLineIndex, UsernameFragment: w.UsernameFragment})
 	if err != nil {
 		s.server.metrics.errors.WithLabelValues(s.member.Group, "ice").Inc()

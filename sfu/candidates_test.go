@@ -71,6 +71,22 @@ func TestCandidatesWaitForTheirOffer(t *testing.T) {
 	}
 }
 
+// TestACandidateOvertakesItsRestart: those of the old network have used up what it
+// may have, and the offer with the new credentials comes later.
+func TestACandidateOvertakesItsRestart(t *testing.T) {
+	s := &Session{phase: active, ice: newCandidates()}
+	s.ice.ufrag = "old"
+	for port := range maxCandidates {
+		s.ice.admit(hostCandidate(1+port, "").Candidate)
+	}
+	next := hostCandidate(9999, "new")
+	s.remoteCandidate(next)
+	s.ice.generation("new")
+	if got := s.ice.release("new"); len(got) != 1 || got[0] != next {
+		t.Errorf("kept for the restart: %v", got)
+	}
+}
+
 // TestRestartWithAFullBudget: whoever has used up its candidates gets new ones
 // with new ICE credentials.
 func TestRestartWithAFullBudget(t *testing.T) {

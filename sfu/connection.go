@@ -95,7 +95,7 @@ func (s *Session) close() {
 	s.tracksMu.Unlock()
 	s.waitForTracks()
 	s.log.Debug("session ended", "reason", s.reason)
-	s.signal().Closed()
+	s.Signal().Closed()
 }
 
 // waitForTracks waits for the goroutines of the tracks, but not for ever: pion

@@ -69,6 +69,9 @@ func (s *Session) listen(d *webrtc.DataChannel, raw messageReader) {
 	defer func() { free() }()
 	for {
 		n, text, err := raw.ReadDataChannel(buf)
+		if err == nil {
+			s.media.lively.Store(true)
+		}
 		switch {
 		case err != nil && !errors.Is(err, io.ErrShortBuffer):
 			// A client closes it only with its connection: no need to wait for ICE

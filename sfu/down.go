@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sallyport/sfu/internal/packetcache"
+	"sallyport/sfu/internal/srtp"
 )
 
 // A down is one published track on its way to one receiver. It is the
@@ -82,6 +83,9 @@ func (d *down) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, er
 		if err := d.open(ctx, c); err != nil {
 			d.session.log.Debug("open stream to receiver", "err", err)
 			d.lost.Inc()
+			if errors.Is(err, srtp.ErrSpent) {
+				d.session.end("too many streams")
+			}
 			return c, nil
 		}
 		d.fan().add(d)
@@ -181,7 +185,7 @@ func (d *down) forward(out *outbox, run []received) {
 	defer o.mu.Unlock()
 	for i := range run {
 		p := &run[i]
-		x := sending{marker: p.Marker, seq: p.Seq, time: p.Time, level: p.level, payload: p.Payload, ref: p.ref}
+		x := sending{marker: p.Marker, seq: p.Seq, time: p.Time, level: p.level, leveled: p.leveled, payload: p.Payload, ref: p.ref}
 		if !o.write(out, w, &x) {
 			d.lost.Inc() // one receiver's trouble must not hold up the others
 		}

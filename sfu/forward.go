@@ -16,10 +16,18 @@ const cacheBytes = 512 << 10
 // brought it.
 type received struct {
 	rtpheader.Packet
-	at    time.Time
-	size  int   // bytes with header
-	level uint8 // audio level as the extension has it (RFC 6464)
-	ref   packetcache.Ref
+	at      time.Time
+	size    int   // bytes with header
+	level   uint8 // audio level as the extension has it (RFC 6464)
+	leveled bool  // it has one
+	ref     packetcache.Ref
+}
+
+// readLevel looks for the audio level, in the extension of that ID.
+func (p *received) readLevel(id uint8) {
+	if level := p.Extension(id); len(level) > 0 {
+		p.level, p.leveled = level[0], true
+	}
 }
 
 // take keeps a packet until all of its batch are there. media.mu is held.
@@ -56,6 +64,10 @@ func (u *up) forward(out *outbox, run []received) {
 	start := time.Now()
 	if c.class == classVoice {
 		run = u.listen(c.voice, run)
+	} else if u.level != 0 { // of a screen's sound
+		for i := range run {
+			run[i].readLevel(u.level)
+		}
 	}
 	if len(run) == 0 {
 		return
@@ -99,9 +111,7 @@ func (u *up) listen(voice *loudest.Voice, run []received) []received {
 	}
 	heard := run[:0]
 	for _, p := range run {
-		level := p.Extension(u.level)
-		if len(level) > 0 {
-			p.level = level[0]
+		if p.readLevel(u.level); p.leveled {
 			if speaking, changed := u.voice.Push(p.level&0x7F, p.at); changed {
 				u.speaking = speaking
 				u.tellVoice(speaking)

@@ -168,7 +168,7 @@ func (s *Session) detach(mid string) error {
 		}
 		for u, d := range s.downs {
 			if d.sender == t.Sender() {
-				delete(s.downs, u)
+				s.forgetDown(u, d)
 				s.stale = true
 			}
 		}

@@ -21,6 +21,10 @@ import (
 // what has been received.
 const maxSources = 1024
 
+// maxFormer is how many of the tracks that a participant gets no more are
+// remembered, so that late RTCP of them goes nowhere.
+const maxFormer = 1024
+
 // A media is the RTP of one session, in both directions. pion runs ICE, DTLS, SCTP
 // and RTCP; RTP it neither encrypts nor decrypts, but for the first packets of an
 // SSRC, of which it makes a track:
@@ -46,6 +50,7 @@ type media struct {
 	pair    atomic.Pointer[pairOf]    // that leads there
 	number  atomic.Uint32             // ID of the transport-cc extension in what comes in; 0 = not negotiated
 	due     atomic.Bool               // feedback is called for
+	lively  atomic.Bool               // a message of the participant has come on a data channel since the last report
 	heeded  atomic.Int32              // tracks published and video tracks received: about anything else we read no RTCP
 
 	mu       sync.Mutex // guards the following: what comes in
@@ -59,6 +64,7 @@ type media struct {
 	downsMu sync.Mutex // guards the following: what goes out
 	downs   map[*down]struct{}
 	unread  map[uint32]struct{} // SSRCs whose RTCP nobody reads
+	former  []uint32            // those of unread that are sent no more, oldest first; at most maxFormer
 }
 
 // An incoming is one SSRC of the participant. media.mu guards it.
@@ -235,6 +241,20 @@ func (m *media) leaveUnread(ssrc uint32) {
 	m.downsMu.Lock()
 	defer m.downsMu.Unlock()
 	m.unread[ssrc] = struct{}{}
+}
+
+// noLongerSent notes that of an SSRC, of which the participant may still send RTCP
+// for a while.
+func (m *media) noLongerSent(ssrc uint32) {
+	m.downsMu.Lock()
+	defer m.downsMu.Unlock()
+	if _, ok := m.unread[ssrc]; !ok {
+		return
+	}
+	if m.former = append(m.former, ssrc); len(m.former) > maxFormer {
+		delete(m.unread, m.former[0])
+		m.former = m.former[1:]
+	}
 }
 
 // silent reports whether that was said of an SSRC.

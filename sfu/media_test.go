@@ -28,6 +28,7 @@ type speaker struct {
 	from   netip.AddrPort
 	reader *reader
 	seq    uint16
+	bare   bool // without levels
 	buf    []byte
 	body   []byte
 }
@@ -57,6 +58,9 @@ func (s *speaker) says(t testing.TB, packets int) {
 	for range packets {
 		s.seq++
 		h := append(s.buf[:0], 0x90, 111, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xBE, 0xDE, 0, 1, 0x10, 0x85, 0, 0)
+		if s.bare {
+			h = append(s.buf[:0], 0x80, 111, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
+		}
 		binary.BigEndian.PutUint16(h[2:], s.seq)
 		binary.BigEndian.PutUint32(h[4:], 960*uint32(s.seq))
 		binary.BigEndian.PutUint16(s.body, s.seq)
@@ -107,6 +111,25 @@ func TestTheWayOfAPacket(t *testing.T) {
 				t.Errorf("%v allocations to take a packet and send it to 5 receivers", a)
 			}
 		})
+	}
+}
+
+// TestLevelsAreThePublishers: sound of a screen has its own like a voice, and who
+// sends none is not made the loudest.
+func TestLevelsAreThePublishers(t *testing.T) {
+	for _, class := range []string{classVoice, classScreenAudio} {
+		l := newLeg(t, srtp.AEADAES128GCM)
+		s := newSpeaker(t, l.srv, srtp.AEADAES128GCM, class)
+		l.hears(s, 100)
+		for _, bare := range []bool{false, true} {
+			s.bare = bare
+			s.says(t, 1)
+			p, ok := l.next()
+			level := p.Extension(3)
+			if said := len(level) == 1 && level[0] == 0x85; !ok || said == bare || bare && level != nil {
+				t.Errorf("%s, sent without a level %v: got %x in %+v, %v", class, bare, level, p, ok)
+			}
+		}
 	}
 }
 
@@ -187,6 +210,21 @@ func TestOnlyTheLoudestAreHeard(t *testing.T) {
 	first.up.class.Load().voice.Leave()
 	second.says(t, 2)
 	expect(101, 1, 2)
+}
+
+// TestFormerTracksAreForgotten: RTCP of a track that has just been removed may still
+// come, of one that was removed a thousand tracks ago it does not.
+func TestFormerTracksAreForgotten(t *testing.T) {
+	m := newLeg(t, srtp.AEADAES128GCM).media
+	const last = 10 * maxFormer
+	for ssrc := uint32(1); ssrc <= last; ssrc++ {
+		m.leaveUnread(ssrc)
+		m.noLongerSent(ssrc)
+		m.noLongerSent(last + ssrc) // of a video
+	}
+	if len(m.unread) != maxFormer || cap(m.former) > 4*maxFormer || !m.silent(last) || m.silent(1) {
+		t.Errorf("%d SSRCs are remembered in %d places, the last %v, the first %v", len(m.unread), cap(m.former), m.silent(last), m.silent(1))
+	}
 }
 
 // A speaker whose path changes is heard by two readers at a time: nothing is lost,

@@ -15,11 +15,15 @@ const (
 	// address: a key frame of 400 kB. It bounds the memory a sender can claim.
 	queueLength = 256
 	// maxRoutes is how many remote addresses one session may use on one local
-	// address; ICE needs one, and one per interface and NAT while it checks.
-	maxRoutes = 32
-	// routeIdle is how long no STUN request for the session must have come from
-	// a remote address before another session may take it over. Living clients
-	// send one every few seconds (RFC 7675 §5.1). A client that left and comes
+	// address; ICE needs one, and one per interface and NAT while it checks:
+	// all candidates there may be, and some that nobody has named. When there
+	// are more, one that has long been silent makes room.
+	maxRoutes = maxCandidates + 24
+	// routeIdle is how long a remote address must have been silent before another
+	// session may take it over: no STUN request for the session, and, on the path
+	// in use, nothing that its keys open. Browsers send a request every few seconds
+	// (RFC 7675 §5.1), other clients none while media flows, but a ping each second
+	// on the data channel. A client that left and comes
 	// back from the same port waits at most this long; a stranger that forges
 	// the address of a living client never gets it, and one that claims an
 	// address in advance loses it to its owner.

@@ -30,17 +30,43 @@ type muxConn struct {
 type muxPath struct {
 	socket *muxSocket
 	remote *net.UDPAddr
-	routed bool // the socket delivers what comes back to us
-	way    *way // to remote; nil until somebody wants it
+	routed bool         // the socket delivers what comes back to us
+	way    *way         // to remote; nil until somebody wants it
+	heard  atomic.Int64 // Unix nanoseconds of the last STUN request from there, or of something authentic; 0 = never
 }
 
 // replace puts next in the place of a path. It needs c.mu.
 func (c *muxConn) replace(from netip.AddrPort, next *muxPath) {
-	if old := c.paths[from]; old != nil && old.way != nil {
-		next.way = old.way
-		next.way.socket.Store(next.socket)
+	if old := c.paths[from]; old != nil {
+		next.heard.Store(old.heard.Load())
+		if next.way = old.way; next.way != nil {
+			next.way.socket.Store(next.socket)
+		}
 	}
 	c.paths[from] = next
+}
+
+// room makes room for one more path. One that was never heard goes first, and then
+// the one that has been silent longest, if that is long. It needs c.mu.
+func (c *muxConn) room(now int64) bool {
+	if len(c.paths) < maxRoutes {
+		return true
+	}
+	var at netip.AddrPort
+	var p *muxPath
+	for a, x := range c.paths {
+		if p == nil || x.heard.Load() < p.heard.Load() {
+			at, p = a, x
+		}
+	}
+	if now-p.heard.Load() < int64(routeIdle) {
+		return false
+	}
+	delete(c.paths, at)
+	if p.routed {
+		p.socket.release(at, c)
+	}
+	return true
 }
 
 // path notes that from was heard through s and returns the address to show the
@@ -49,12 +75,14 @@ func (c *muxConn) path(s *muxSocket, from netip.AddrPort) *net.UDPAddr {
 	c.mu.RLock()
 	p := c.paths[from]
 	c.mu.RUnlock()
+	now := time.Now().UnixNano()
 	if p != nil && p.socket == s {
+		p.heard.Store(now)
 		return p.remote
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed.Load() || (p == nil && len(c.paths) >= maxRoutes) {
+	if c.closed.Load() || p == nil && !c.room(now) {
 		return net.UDPAddrFromAddrPort(from) // in so many places only under attack: answer, but remember nothing
 	}
 	if p != nil && p.routed {
@@ -62,6 +90,7 @@ func (c *muxConn) path(s *muxSocket, from netip.AddrPort) *net.UDPAddr {
 	}
 	p = &muxPath{socket: s, remote: net.UDPAddrFromAddrPort(from)}
 	c.replace(from, p)
+	p.heard.Store(now)
 	return p.remote
 }
 
@@ -115,7 +144,7 @@ func (c *muxConn) open(p []byte, remote netip.AddrPort, path *muxPath) (int, err
 func (c *muxConn) keep(s *muxSocket, remote netip.AddrPort, udp *net.UDPAddr) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, known := c.paths[remote]; c.closed.Load() || (!known && len(c.paths) >= maxRoutes) {
+	if c.closed.Load() || c.paths[remote] == nil && !c.room(time.Now().UnixNano()) {
 		return
 	}
 	if s.claim(remote, c, udp) {

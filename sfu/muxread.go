@@ -128,7 +128,7 @@ func (m *mux) deliver(r *reader, s *muxSocket, p []byte, from netip.AddrPort) {
 			m.drops("unknown_ufrag")
 			return
 		}
-		s.touch(from, conn)
+		s.touch(from, conn, time.Now())
 		m.push(conn, p, conn.path(s, from))
 		return
 	}

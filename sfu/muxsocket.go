@@ -45,7 +45,7 @@ type muxSocket struct {
 type muxRoute struct {
 	conn *muxConn
 	from *net.UDPAddr // the address as the ICE agent wants it, made once
-	seen atomic.Int64 // Unix nanoseconds of the last STUN request for conn from there
+	seen atomic.Int64 // Unix nanoseconds of the last sign of life of conn from there
 }
 
 // ice reports whether sessions may use s.
@@ -67,9 +67,9 @@ func (s *muxSocket) close() error {
 }
 
 // touch notes that from is alive, if it is conn's already.
-func (s *muxSocket) touch(from netip.AddrPort, conn *muxConn) {
+func (s *muxSocket) touch(from netip.AddrPort, conn *muxConn, now time.Time) {
 	if r := s.routes.get(from); r != nil && r.conn == conn {
-		r.seen.Store(time.Now().UnixNano())
+		r.seen.Store(now.UnixNano())
 	}
 }
 

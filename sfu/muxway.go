@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"sallyport/sfu/internal/batch"
 )
@@ -28,6 +29,19 @@ func (w *way) closed() bool {
 		return w.tcp.closed.Load()
 	}
 	return w.conn.closed.Load()
+}
+
+// alive notes that something authentic has come from the participant.
+func (w *way) alive(now time.Time) {
+	if w.tcp != nil {
+		return
+	}
+	w.conn.mu.RLock()
+	defer w.conn.mu.RUnlock()
+	if p := w.conn.paths[w.remote]; p != nil {
+		p.heard.Store(now.UnixNano())
+		p.socket.touch(w.remote, w.conn, now)
+	}
 }
 
 // String describes the way for a log.

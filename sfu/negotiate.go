@@ -203,9 +203,17 @@ func (s *Session) makeOffer(want []*up, now time.Time) error {
 
 // dropDown stops sending a track.
 func (s *Session) dropDown(u *up, d *down) {
-	delete(s.downs, u)
+	s.forgetDown(u, d)
 	if err := s.pc.RemoveTrack(d.sender); err != nil {
 		s.log.Debug("remove track", "track", d.id, "err", err)
+	}
+}
+
+// forgetDown is the part of dropDown that does not concern pion.
+func (s *Session) forgetDown(u *up, d *down) {
+	delete(s.downs, u)
+	for _, e := range d.sender.GetParameters().Encodings {
+		s.media.noLongerSent(uint32(e.SSRC))
 	}
 }
 
@@ -251,7 +259,7 @@ func (s *Session) send(now time.Time) {
 	if s.member.DCSignaling {
 		s.sendChannel(wire.ChannelMessage{Type: wire.ChannelSDP, SDP: *s.offer})
 	} else {
-		s.signal().Offer(*s.offer)
+		s.Signal().Offer(*s.offer)
 	}
 }
 
@@ -354,7 +362,7 @@ func (s *Session) takeOffer(d wire.Description, by road) error {
 	if by == overChannel {
 		s.sendChannel(wire.ChannelMessage{Type: wire.ChannelSDP, SDP: answer})
 	} else {
-		s.signal().Answer(answer)
+		s.Signal().Answer(answer)
 	}
 	for _, c := range s.ice.release(remote.ufrag) {
 		s.addCandidate(c)

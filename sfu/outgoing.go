@@ -51,6 +51,7 @@ type sending struct {
 	seq     uint16
 	time    uint32
 	level   uint8
+	leveled bool // the publisher's packet has a level: one that we made up would be the loudest there is
 	payload []byte
 
 	ref     packetcache.Ref // of the payload in a cache; 0 = it is not sent again
@@ -64,7 +65,10 @@ const probeRef = ^packetcache.Ref(0)
 
 // header makes the header of a packet.
 func (o *outgoing) header(x *sending, number uint16, numbered bool) rtpheader.Header {
-	h := rtpheader.Header{Marker: x.marker, Padding: x.padding, Type: o.kind, Seq: x.seq, Time: x.time, SSRC: o.ssrc, LevelID: o.level, Level: x.level}
+	h := rtpheader.Header{Marker: x.marker, Padding: x.padding, Type: o.kind, Seq: x.seq, Time: x.time, SSRC: o.ssrc}
+	if x.leveled {
+		h.LevelID, h.Level = o.level, x.level
+	}
 	if numbered {
 		h.NumberID, h.Number = o.number, number
 	}

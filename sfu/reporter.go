@@ -165,6 +165,9 @@ func (m *media) report(now time.Time) {
 		in = append(in, r)
 	}
 	m.mu.Unlock()
+	if w := m.way.Load(); w != nil && (m.lively.Swap(false) || len(in) > 0) {
+		w.alive(now)
+	}
 	for part := range slices.Chunk(in, reportsAtOnce) {
 		all = append(all, &rtcp.ReceiverReport{SSRC: m.sender, Reports: part})
 	}

@@ -122,6 +122,9 @@ func New(s *Sockets, o Options) (*Server, error) {
 	if srv.engine, err = newEngine(srv.mux, srv.tcp, log); err != nil {
 		return nil, err
 	}
+	if all := m.advertised(); s.found && !slices.ContainsFunc(all, func(a netip.AddrPort) bool { return !a.Addr().IsLoopback() }) {
+		log.Warn("nobody but this machine can reach the media ports: it has no other useful address, and sfu.advertise names none", "advertised", all)
+	}
 	return srv, nil
 }
 

@@ -107,7 +107,8 @@ func (s *Session) Member() Member { return s.member }
 // Rebind makes the session speak through sig from now on.
 func (s *Session) Rebind(sig Signal) { s.speak.Store(&sig) }
 
-func (s *Session) signal() Signal { return *s.speak.Load() }
+// Signal returns what the session speaks through.
+func (s *Session) Signal() Signal { return *s.speak.Load() }
 
 // Describe takes an offer or an answer that came over the same road as Signal.
 func (s *Session) Describe(d wire.Description) {
@@ -130,7 +131,7 @@ func (s *Session) setMuted(muted bool) {
 	s.voiceMu.Lock()
 	defer s.voiceMu.Unlock()
 	if heard := s.call.mute(s, muted); muted && heard {
-		s.signal().Voice(false)
+		s.Signal().Voice(false)
 	}
 }
 

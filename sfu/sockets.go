@@ -31,6 +31,7 @@ type Sockets struct {
 	tcp    []*net.TCPListener
 	shared []*SharedConn
 
+	found   bool // the addresses of the UDP sockets are those of the machine, not configured
 	options batch.Options
 	book    *addressBook // local → advertised address, for both protocols
 }
@@ -65,6 +66,9 @@ func (s *Sockets) open(cfg Config, shared string) error {
 	udp, err := bindAddresses("sfu.udp", cfg.UDP, cfg.IPv6)
 	if err != nil {
 		return err
+	}
+	if at, err := listenAddress("sfu.udp", cfg.UDP); err == nil {
+		s.found = at.Addr().IsUnspecified()
 	}
 	tcp, err := bindAddresses("sfu.tcp", cfg.TCP, cfg.IPv6)
 	if err != nil {

@@ -161,7 +161,7 @@ func (u *up) tellVoice(speaking bool) {
 	u.session.voiceMu.Lock()
 	defer u.session.voiceMu.Unlock()
 	if u.on.Load() && !u.deaf.Load() {
-		u.session.signal().Voice(speaking)
+		u.session.Signal().Voice(speaking)
 	}
 }
 

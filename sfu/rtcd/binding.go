@@ -9,19 +9,23 @@ import (
 )
 
 // A binding is how the SFU reaches the participant of one session: through the
-// connection that carried its join or its last reconnect. It implements
+// connection that carried its join or its last reconnect. When that is gone, it
+// is the one that spoke for the session last, or else the client's newest. Each
+// node of Mattermost has a connection of its own, and only the node that the
+// participant is connected to can do anything with what it gets; it does not
+// announce its sessions again when it comes back (rtcd protocol §2.7). So what
+// was the newest for a message need not be for the next. It implements
 // sfu.Signal.
 type binding struct {
 	server *Server
 	member sfu.Member
-	conn   atomic.Pointer[conn] // replaced when it is found gone
+	conn   *conn
+	spoke  atomic.Pointer[conn] // that brought the last message of the session; may be nil
 	closed sync.Once
 }
 
 func (s *Server) bind(m sfu.Member, c *conn) *binding {
-	b := &binding{server: s, member: m}
-	b.conn.Store(c)
-	return b
+	return &binding{server: s, member: m, conn: c}
 }
 
 // Answer implements sfu.Signal.
@@ -68,8 +72,7 @@ func (b *binding) send(typ string, kind wire.Kind, data []byte) {
 	}})
 }
 
-// deliver queues an envelope to the bound connection or, when that is gone, to
-// the client's newest.
+// deliver queues an envelope to the best connection that takes it.
 func (b *binding) deliver(e wire.Envelope) {
 	log := b.server.log.With("client", b.member.Group, "session", b.member.Session, "type", e.Type)
 	frame, err := e.Append(nil)
@@ -78,13 +81,24 @@ func (b *binding) deliver(e wire.Envelope) {
 		b.server.metrics.dropped.Inc()
 		return
 	}
-	for c := b.conn.Load(); c != nil; c = b.server.conns.newest(b.member.Group) {
+	for c := b.best(); c != nil; c = b.best() { // one that does not take it is alive no more
 		if c.send(frame) {
-			b.conn.Store(c)
 			b.server.metrics.sent(b.member.Group, e.Type)
 			return
 		}
 	}
 	b.server.metrics.dropped.Inc()
 	log.Debug("drop message: the client has no connection")
+}
+
+// best returns the living connection that most likely leads to the participant,
+// nil if the client has none.
+func (b *binding) best() *conn {
+	if b.conn.alive() {
+		return b.conn
+	}
+	if c := b.spoke.Load(); c != nil && c.alive() {
+		return c
+	}
+	return b.server.conns.newest(b.member.Group)
 }

@@ -1,10 +1,13 @@
 package rtcd
 
 import (
+	"context"
+	"log/slog"
 	"net/http"
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,9 +27,9 @@ func TestStatement29ReconnectMovesEverythingToItsConnection(t *testing.T) {
 	p2.send(wire.Envelope{Type: wire.TypeReconnect, Session: "s1"})
 	s.hears(t, "rebind")
 	p2.send(wire.Envelope{Type: wire.TypeReconnect, Session: "unknown"})
-	s.signal().Offer(wire.Description{Type: "offer", SDP: "v=0\r\n"})
-	s.signal().Candidate(wire.Candidate{Candidate: "x"})
-	s.signal().Voice(true)
+	s.Signal().Offer(wire.Description{Type: "offer", SDP: "v=0\r\n"})
+	s.Signal().Candidate(wire.Candidate{Candidate: "x"})
+	s.Signal().Voice(true)
 	p1.leave("s1")
 	p1.join("c1", "s3")
 	for _, want := range []string{wire.TypeRTC, wire.TypeRTC, wire.TypeVAD, wire.TypeClose} {
@@ -34,7 +37,7 @@ func TestStatement29ReconnectMovesEverythingToItsConnection(t *testing.T) {
 			t.Errorf("second connection gets %+v, want %s", e, want)
 		}
 	}
-	m.session(t, "clientA", "s3").signal().Voice(false)
+	m.session(t, "clientA", "s3").Signal().Voice(false)
 	if e := p1.read(); e.Type != wire.TypeVAD || e.Message.Session != "s3" {
 		t.Errorf("first connection gets %+v, want nothing of s1", e)
 	}
@@ -44,7 +47,7 @@ func TestStatement31And32OutgoingMessagesNameTheirSession(t *testing.T) {
 	r, m := startFake(t, Config{})
 	p := r.dial(asA)
 	p.join("c1", "s1")
-	sig := m.session(t, "clientA", "s1").signal()
+	sig := m.session(t, "clientA", "s1").Signal()
 	mid, line := "0", uint16(0)
 	sig.Answer(wire.Description{Type: "answer", SDP: "v=0\r\n"})
 	sig.Candidate(wire.Candidate{Candidate: "candidate:1 1 udp 1 192.0.2.9 8443 typ host", SDPMid: &mid, SDPMLineIndex: &line})
@@ -74,16 +77,14 @@ func TestMessagesFindTheNewestConnectionWhenTheirsIsGone(t *testing.T) {
 	p1 := r.dial(asA)
 	p1.join("c1", "s1")
 	s := m.session(t, "clientA", "s1")
-	_ = p1.ws.CloseNow()
-	open := r.server.metrics.connections.WithLabelValues("clientA")
-	until(t, "the connection to end", func() bool { return testutil.ToFloat64(open) == 0 })
-	s.signal().Voice(true)
+	r.lose(p1, 0)
+	s.Signal().Voice(true)
 	if got := testutil.ToFloat64(r.server.metrics.dropped); got != 1 {
 		t.Errorf("%v messages dropped, want 1: there is no connection", got)
 	}
 	stranger := r.dial(asB)
 	p2, p3 := r.dial(asA), r.dial(asA)
-	s.signal().Voice(false)
+	s.Signal().Voice(false)
 	s.Leave()
 	for _, want := range []string{wire.TypeVAD, wire.TypeClose} {
 		if e := p3.read(); e.Type != want {
@@ -98,6 +99,72 @@ func TestMessagesFindTheNewestConnectionWhenTheirsIsGone(t *testing.T) {
 	}
 }
 
+// TestANodeThatComesBackGetsItsMessagesAgain: what is sent while its connection is
+// lost finds no better one than another node's, but that one stays a stranger.
+func TestANodeThatComesBackGetsItsMessagesAgain(t *testing.T) {
+	r, m := startFake(t, Config{})
+	node, other := r.dial(asA), r.dial(asA)
+	node.join("c1", "s1")
+	s := m.session(t, "clientA", "s1")
+	r.lose(node, 1)
+	s.Signal().Voice(true)
+	if e := other.read(); e.Type != wire.TypeVAD {
+		t.Errorf("other node gets %+v, want VAD", e)
+	}
+	node = r.dial(asA)
+	s.Signal().Offer(wire.Description{Type: "offer", SDP: "v=0\r\n"})
+	if e := node.read(); e.Type != wire.TypeRTC {
+		t.Errorf("node that is back gets %+v, want the offer", e)
+	}
+	r.lose(other, 1)
+	other = r.dial(asA) // now the newest
+	node.rtc("s1", wire.KindMute, "")
+	s.hears(t, "mute")
+	s.Signal().Voice(false)
+	if e := node.read(); e.Type != wire.TypeVAD {
+		t.Errorf("node that spoke for the session gets %+v, want VAD", e)
+	}
+	r.lose(node, 1)
+	s.Leave()
+	if e := other.read(); e.Type != wire.TypeClose {
+		t.Errorf("the only node gets %+v, want close", e)
+	}
+}
+
+// TestHelloIsFirst: also when there is something to be sent through a connection
+// before anything else has happened to it.
+func TestHelloIsFirst(t *testing.T) {
+	early := &onMessage{Handler: slog.DiscardHandler, message: "plugin connected"}
+	r, m := startFake(t, Config{}, func(s *Server) { s.log = slog.New(early) })
+	p := r.dial(asA)
+	p.join("c1", "s1")
+	s := m.session(t, "clientA", "s1")
+	r.lose(p, 0)
+	voice := func() { s.Signal().Voice(true) }
+	early.do.Store(&voice)
+	p = r.dial(asA) // fails if the first is anything else
+	if e := p.read(); e.Type != wire.TypeVAD {
+		t.Errorf("second message is %+v, want VAD", e)
+	}
+}
+
+// An onMessage is a log that does something when a message is logged.
+type onMessage struct {
+	slog.Handler
+	message string
+	do      atomic.Pointer[func()]
+}
+
+func (o *onMessage) Enabled(context.Context, slog.Level) bool { return true }
+func (o *onMessage) WithAttrs([]slog.Attr) slog.Handler       { return o }
+
+func (o *onMessage) Handle(_ context.Context, r slog.Record) error {
+	if do := o.do.Load(); do != nil && r.Message == o.message {
+		(*do)()
+	}
+	return nil
+}
+
 func TestARejoinIsNotHitByTheCloseOfTheFormerSession(t *testing.T) {
 	r, m := startFake(t, Config{})
 	p := r.dial(asA)
@@ -108,8 +175,8 @@ func TestARejoinIsNotHitByTheCloseOfTheFormerSession(t *testing.T) {
 	m.mu.Unlock()
 	p.join("c1", "s1")
 	next := m.session(t, "clientA", "s1")
-	former.signal().Closed()
-	next.signal().Voice(true)
+	former.Signal().Closed()
+	next.Signal().Voice(true)
 	if e := p.read(); e.Type != wire.TypeVAD {
 		t.Errorf("told %+v, want VAD of the new session first", e)
 	}
@@ -131,8 +198,8 @@ func TestAConnectionThatDoesNotReadIsClosedAndHoldsUpNobody(t *testing.T) {
 		if testutil.ToFloat64(open) == 0 {
 			break
 		}
-		s.signal().Offer(big)
-		q.signal().Voice(true)
+		s.Signal().Offer(big)
+		q.Signal().Voice(true)
 		if e := quick.read(); e.Type != wire.TypeVAD {
 			t.Fatalf("quick connection gets %+v", e)
 		}
@@ -194,7 +261,7 @@ func TestRunLeavesNothingBehind(t *testing.T) {
 		plugins = append(plugins, r.dial(asA))
 	}
 	plugins[0].join("c1", "s1")
-	sig := m.session(t, "clientA", "s1").signal()
+	sig := m.session(t, "clientA", "s1").Signal()
 	r.do("GET", "/version", "", "")
 	r.stop()
 	for i, p := range slices.Backward(plugins) {

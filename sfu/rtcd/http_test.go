@@ -305,7 +305,7 @@ func TestMetricsKeepTheirNames(t *testing.T) {
 	r, m := startFake(t, Config{})
 	p := r.dial("clientA:" + keyA)
 	p.join("c1", "s1")
-	m.session(t, "clientA", "s1").signal().Voice(true)
+	m.session(t, "clientA", "s1").Signal().Voice(true)
 	p.read()
 	a := r.do("POST", "/metrics", "", "")
 	for _, want := range []string{

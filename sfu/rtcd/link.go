@@ -41,6 +41,9 @@ func (s *Server) handleWebSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := newConn(ws, client, s.ping, s.log.With("remote", r.RemoteAddr))
+	// Queued before anybody can find c, so that it is first.
+	hello, _ := wire.Envelope{Type: wire.TypeHello, ClientID: c.client, ConnID: c.id}.Append(nil) // a known type
+	c.send(hello)
 	if !s.conns.add(c) {
 		c.log.Warn("refuse connection: too many of this client, or shutting down")
 		_ = ws.CloseNow()
@@ -53,14 +56,14 @@ func (s *Server) serveConn(c *conn) {
 	open := s.metrics.connections.WithLabelValues(c.client)
 	open.Inc()
 	c.log.Info("plugin connected")
-	hello, _ := wire.Envelope{Type: wire.TypeHello, ClientID: c.client, ConnID: c.id}.Append(nil) // a known type
-	c.send(hello)
 	defer func() { // whatever happens in the handling of a frame
 		c.stop()
 		_ = c.ws.CloseNow()
 		s.conns.remove(c)
 		open.Dec()
-		s.metrics.dropped.Add(float64(len(c.out)))
+		for ; len(c.out) > 0; <-c.out { // nobody else takes them now
+			s.metrics.dropped.Inc()
+		}
 	}()
 	err := c.run(func(frame []byte) { s.dispatch(c, frame) })
 	c.log.Info("plugin disconnected", "err", err)
@@ -165,6 +168,9 @@ func (s *Server) rtc(c *conn, m wire.Message) {
 	if sess == nil {
 		c.log.Debug("message for unknown session", "session", m.Session, "kind", m.Kind)
 		return
+	}
+	if b, ok := sess.Signal().(*binding); ok {
+		b.spoke.Store(c)
 	}
 	var err error
 	switch m.Kind {

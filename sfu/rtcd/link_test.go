@@ -352,7 +352,7 @@ func TestAJoinThatFailsIsClosedAtOnce(t *testing.T) {
 	m.refuse = nil
 	m.mu.Unlock()
 	p.join("c1", "s3")
-	m.session(t, "clientA", "s3").signal().Voice(true)
+	m.session(t, "clientA", "s3").Signal().Voice(true)
 	if e := p.read(); e.Type != wire.TypeVAD {
 		t.Errorf("told %+v, want only VAD", e)
 	}

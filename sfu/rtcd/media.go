@@ -25,6 +25,7 @@ type session interface {
 	VideoOn(streamID string)
 	VideoOff()
 	Leave()
+	Signal() sfu.Signal
 	Rebind(sig sfu.Signal)
 }
 

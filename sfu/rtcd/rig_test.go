@@ -16,6 +16,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"golang.org/x/crypto/bcrypt"
 
 	"sallyport/sfu"
@@ -213,6 +214,14 @@ func (r *rig) dialSilent(auth string, o ...websocket.DialOptions) *plugin {
 	return p
 }
 
+// lose cuts a connection of clientA and waits until so many are left.
+func (r *rig) lose(p *plugin, left float64) {
+	r.t.Helper()
+	_ = p.ws.CloseNow()
+	open := r.server.metrics.connections.WithLabelValues("clientA")
+	until(r.t, "the connection to end", func() bool { return testutil.ToFloat64(open) == left })
+}
+
 func (p *plugin) readErr() (wire.Envelope, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), long)
 	defer cancel()
@@ -369,7 +378,7 @@ func (s *fakeSession) end() {
 	}
 	s.media.mu.Unlock()
 	if ended {
-		s.signal().Closed()
+		s.Signal().Closed()
 	}
 }
 
@@ -380,7 +389,7 @@ func (s *fakeSession) Rebind(sig sfu.Signal) {
 	s.told <- "rebind"
 }
 
-func (s *fakeSession) signal() sfu.Signal {
+func (s *fakeSession) Signal() sfu.Signal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.sig

@@ -109,6 +109,20 @@ func TestOneSealerForAnSSRC(t *testing.T) {
 	}
 }
 
+func TestSealersAreBounded(t *testing.T) {
+	k := newKeys(t, AEADAES128GCM)
+	for ssrc := range uint32(maxTaken - 1) {
+		k.taken[ssrc] = struct{}{}
+	}
+	newSealer(t, k, maxTaken, 0)
+	if _, err := k.Sealer(maxTaken+1, 0); !errors.Is(err, ErrSpent) {
+		t.Errorf("one too many: %v", err)
+	}
+	if _, err := k.Sealer(5, 0); !errors.Is(err, ErrTaken) {
+		t.Errorf("one of those: %v", err)
+	}
+}
+
 func TestNumbersEnd(t *testing.T) {
 	k := newKeys(t, AEADAES128GCM)
 	s := newSealer(t, k, 5, 0)

@@ -176,13 +176,21 @@ func (k *Keys) Opener(ssrc uint32) *Opener {
 	return &Opener{crypt: k.crypt(ssrc)}
 }
 
+// maxTaken is how many SSRCs one key may be used for: each is remembered as long as
+// the key, and nobody has as many who is up to something good.
+const maxTaken = 1 << 20
+
 // Sealer makes the context of one outgoing SSRC. There can be only one: the error
-// is ErrTaken if there was one before. Repeat knows the last memory packets.
+// is ErrTaken if there was one before, and ErrSpent if there were too many of
+// others. Repeat knows the last memory packets.
 func (k *Keys) Sealer(ssrc uint32, memory int) (*Sealer, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if _, taken := k.taken[ssrc]; taken {
 		return nil, ErrTaken
+	}
+	if len(k.taken) >= maxTaken {
+		return nil, ErrSpent
 	}
 	k.taken[ssrc] = struct{}{}
 	return &Sealer{crypt: k.crypt(ssrc), tags: make([]uint64, min(memory, window))}, nil
