@@ -65,7 +65,7 @@ func network(a netip.Addr) netip.Addr {
 
 const (
 	lobbySize       = 8192 // connections without an allocation, all together
-	lobbyPerNetwork = 1024 // and from one address; a large office sits behind one
+	lobbyPerNetwork = 2048 // and from one address: an office of 500 sits behind one, four connections each
 )
 
 // A lobby counts the connections that have not allocated yet, in all and by
