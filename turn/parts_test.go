@@ -74,7 +74,7 @@ func TestChallenges(t *testing.T) {
 	c, now := newChallenges(), time.Unix(1700000000, 0)
 	a := netip.MustParseAddr("192.0.2.1")
 	allowed := func(ip netip.Addr) (n int) {
-		for range 1000 {
+		for range 2 * challengeBurst {
 			if c.allow(ip, now) {
 				n++
 			}
@@ -91,6 +91,21 @@ func TestChallenges(t *testing.T) {
 	one, other := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::ffff:2")
 	if n := allowed(one) + allowed(other); n != challengeBurst {
 		t.Errorf("%d for one /64, want %d", n, challengeBurst)
+	}
+	// And all together, however many they are or pretend to be.
+	now = now.Add(time.Minute)
+	answered := 0
+	for i := range 3 * answerBurst {
+		if c.allow(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), now) {
+			answered++
+		}
+	}
+	if answered != answerBurst {
+		t.Errorf("%d answers to forged addresses at once, want %d", answered, answerBurst)
+	}
+	now = now.Add(time.Second)
+	if !c.allow(a, now) {
+		t.Error("no answer a second after the flood")
 	}
 }
 
