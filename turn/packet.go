@@ -22,6 +22,7 @@ type packet struct {
 	relay  *relay         // the sender, on its way to a landing
 	handed time.Time      // when it was queued for the SFU, if that is to be measured
 	bulk   bool           // a video packet; the ring it is in decides
+	order  uint64         // among those of that ring
 }
 
 // bytes returns the datagram; it is valid until release.

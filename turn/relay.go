@@ -14,7 +14,9 @@ import (
 const (
 	handoffEvery = 64 // packets, of which one is measured
 
-	relayQueue = 128 // packets waiting for pion's goroutine of one allocation
+	// relayQueue is how many packets may wait for pion's goroutine of one
+	// allocation: a few key frames, or 50 ms at 20 kpps.
+	relayQueue = 1024
 
 	// A token bucket holds a quarter of a second, but a key frame in any case.
 	bucketTime = 250 * time.Millisecond
