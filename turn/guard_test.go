@@ -242,7 +242,7 @@ func TestChannels(t *testing.T) {
 }
 
 func TestAllocationHoldsOnlySoMuch(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.RelayTo = []string{"192.0.2.0/24:9"} })
+	r := newRig(t, func(c *Config) { c.RelayTo = []string{"192.0.2.0/24:9"} }, func(s *Server) { s.peers.interfaces = noInterfaces })
 	tk := r.talk("tcp", "alice")
 	tk.allocate()
 	peer := func(i int) netip.AddrPort {
