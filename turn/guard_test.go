@@ -261,6 +261,27 @@ func TestAllocationHoldsOnlySoMuch(t *testing.T) {
 	tk.want(tk.permit(many...), 0) // one permission
 }
 
+// A CreatePermission is granted whole or not at all: what is refused takes no
+// room and opens nothing.
+func TestPermissionsAreAllOrNone(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.RelayTo = []string{"192.0.2.0/24:9"} }, func(s *Server) { s.peers.interfaces = noInterfaces })
+	tk := r.talk("tcp", "alice")
+	tk.allocate()
+	peer := func(i int) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 9)
+	}
+	for i := range maxPermissions - 1 {
+		tk.want(tk.permit(peer(i)), 0)
+	}
+	tk.want(tk.permit(peer(100), peer(0), peer(101)), stun.CodeInsufficientCapacity)
+	tk.send(stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodSend, stun.ClassIndication),
+		xorAddress{stun.AttrXORPeerAddress, peer(100)}, attribute(stun.AttrData, []byte("must not pass"))).Raw)
+	tk.want(tk.permit(peer(101), peer(0)), 0) // the last place is still free
+	if n := r.total("drops_total", "permission"); n != 1 {
+		t.Errorf("%v packets without permission, want 1", n)
+	}
+}
+
 // UDP sources can be forged: what strangers get is short and rare.
 func TestUDPStrangersGetLittle(t *testing.T) {
 	const rate, burst = 1, 50 // as if the network had nearly spent what it may
