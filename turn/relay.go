@@ -242,7 +242,11 @@ func (r *relay) readKernel(conn *net.UDPConn) {
 		case errors.Is(err, net.ErrClosed):
 			p.release()
 			return
-		case err != nil || n > maxDatagram || !r.peers.allows(p.from):
+		case err != nil:
+			r.metrics.drops.socket.Inc()
+			p.release()
+			time.Sleep(readBackoff)
+		case n > maxDatagram || !r.peers.allows(p.from):
 			r.metrics.drops.socket.Inc()
 			p.release()
 		default:
