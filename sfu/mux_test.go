@@ -378,8 +378,18 @@ func TestSilentConnectionsAreLimitedByAddress(t *testing.T) {
 		t.Cleanup(func() { _ = c.Close() })
 		return c
 	}
+	const office = 1000 // clients behind one address that join at once
+	for range office {
+		dial("127.0.0.2")
+	}
+	waiting := func() (n int) {
+		srv.tcp.mu.Lock()
+		defer srv.tcp.mu.Unlock()
+		return srv.tcp.strangers
+	}
+	until(t, "an office is let in", func() bool { return waiting() == office })
 	var last net.Conn
-	for range maxUnknownFrom + 1 {
+	for range maxUnknownFrom + 1 - office {
 		last = dial("127.0.0.2")
 	}
 	_ = last.SetReadDeadline(time.Now().Add(patience))

@@ -22,10 +22,12 @@ const (
 	// given up.
 	tcpWrite = 10 * time.Second
 	// maxUnknownTCP bounds the connections that have not yet shown a ufrag.
-	maxUnknownTCP = 1024
+	// One costs a goroutine, its buffers and a file descriptor, some 16 KiB.
+	maxUnknownTCP = 4096
 	// maxUnknownFrom bounds those of one IPv4 address or IPv6 /64, so that one
-	// stranger cannot take all the places of the others.
-	maxUnknownFrom = 128
+	// stranger cannot take all the places of the others. An office of 500 sits
+	// behind one, and each client opens a connection to both ports.
+	maxUnknownFrom = 1024
 	// maxSessionTCP bounds the connections of one session on one address.
 	maxSessionTCP = 16
 )

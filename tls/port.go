@@ -36,7 +36,8 @@ type PortOptions struct {
 	Silence time.Duration
 
 	// PerAddress is how many connections of one IPv4 address or IPv6 /64 may
-	// wait to be handed over; 0 is 256.
+	// wait to be handed over; 0 is 2048: 500 people of one office, all behind
+	// one address and joining the same call, open four connections each.
 	PerAddress int
 
 	// Total is the same for all addresses together; 0 is 20000.
@@ -61,7 +62,8 @@ type PortOptions struct {
 	// Running is how many handshakes may compute at once; 0 is 4 per core.
 	Running int
 
-	// Waiting is how many more may wait for that; 0 is 1024. Those beyond fail.
+	// Waiting is how many more may wait for that; 0 is 4096, which even one core
+	// serves before they time out. Those beyond fail.
 	Waiting int
 
 	// Queue is how many connections each listener holds between hand-over and
@@ -77,12 +79,12 @@ func (o PortOptions) withDefaults() PortOptions {
 	o.FirstBytes = cmp.Or(o.FirstBytes, 10*time.Second)
 	o.Handshake = cmp.Or(o.Handshake, 10*time.Second)
 	o.Silence = cmp.Or(o.Silence, 60*time.Second)
-	o.PerAddress = cmp.Or(o.PerAddress, 256)
+	o.PerAddress = cmp.Or(o.PerAddress, 2048)
 	o.Total = cmp.Or(o.Total, 20000)
 	o.OpenPerAddress = cmp.Or(o.OpenPerAddress, 8192)
 	o.OpenTotal = cmp.Or(o.OpenTotal, openTotal(maxFiles()))
 	o.Running = cmp.Or(o.Running, 4*runtime.GOMAXPROCS(0))
-	o.Waiting = cmp.Or(o.Waiting, 1024)
+	o.Waiting = cmp.Or(o.Waiting, 4096)
 	o.Queue = cmp.Or(o.Queue, 128)
 	return o
 }

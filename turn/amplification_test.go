@@ -15,14 +15,28 @@ import (
 // as much; with the longest realm a browser still gets its challenge.
 func TestNoAmplification(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Realm = strings.Repeat("r", MaxRealm) })
-	tk := r.talk("udp", "")
+	holder := r.talk("udp", "") // whose address may be forged, too
+	holder.allocateAs("alice")
+	for name, tk := range map[string]*talker{"a stranger": r.talk("udp", ""), "the holder of an allocation": holder} {
+		before := r.total("drops_total", "amplification")
+		answered := amplified(tk)
+		if got := r.total("drops_total", "amplification") - before; got != 5 || answered != 5 {
+			t.Errorf("to %s: %v answers were too long, %d requests were answered; want 5 and 5", name, got, answered)
+		}
+	}
+	holder.want(holder.do(stun.MethodRefresh), 0)
+}
+
+// amplified sends requests that anybody could forge; it returns how many are
+// answered, and fails if an answer is too long.
+func amplified(tk *talker) (answered int) {
+	tk.Helper()
 	unsigned := func(method stun.Method, attrs ...stun.Setter) []byte {
 		return stun.MustBuild(append([]stun.Setter{stun.TransactionID, stun.NewType(method, stun.ClassRequest)}, attrs...)...).Raw
 	}
 	wrong := func(name string) []byte {
 		return unsigned(stun.MethodAllocate, requestUDP, stun.NewUsername(name), stun.NewRealm("r"), stun.NewNonce("n"), stun.MessageIntegrity("k"))
 	}
-	answered := 0
 	for _, b := range [][]byte{
 		unsigned(stun.MethodBinding), unsigned(stun.MethodAllocate), unsigned(stun.MethodRefresh), unsigned(stun.MethodCreatePermission),
 		unsigned(stun.MethodChannelBind), unsigned(stun.MethodAllocate, requestUDP), unsigned(stun.MethodAllocate, stun.Fingerprint),
@@ -30,41 +44,39 @@ func TestNoAmplification(t *testing.T) {
 	} {
 		tk.send(b)
 		if answer := tk.receive(100 * time.Millisecond); len(answer) > maxAmplification*len(b) {
-			t.Errorf("%d bytes answer %d: % x", len(answer), len(b), b)
+			tk.Errorf("%d bytes answer %d: % x", len(answer), len(b), b)
 		} else if answer != nil {
 			answered++
 		}
 	}
-	if got := r.total("drops_total", "amplification"); got != 5 || answered != 5 {
-		t.Errorf("%v answers were too long, %d requests were answered; want 5 and 5", got, answered)
-	}
+	return answered
 }
 
-// Binding answers are rationed like errors, but never those on streams or to
-// sources that hold an allocation.
+// Binding answers are rationed like errors, but never those on streams. Who
+// holds an allocation is answered what he signs.
 func TestBindingIsRationed(t *testing.T) {
 	r := newRig(t, nil)
 	known := r.talk("udp", "alice")
 	known.allocate()
 	c := r.server.challenges
 	c.mu.Lock()
-	for i := range c.slots {
-		c.slots[i].tokens, c.slots[i].seen = 0, time.Now().Add(time.Hour)
-	}
+	c.rate, c.burst = 0, 0 // all spent
 	c.mu.Unlock()
 	ask := stun.MustBuild(stun.TransactionID, stun.BindingRequest).Raw
-	tk := r.talk("udp", "")
-	tk.send(ask)
-	if b := tk.receive(100 * time.Millisecond); b != nil {
-		t.Errorf("answered % x", b)
+	for _, tk := range []*talker{known, r.talk("udp", "")} {
+		tk.send(ask)
+		if b := tk.receive(100 * time.Millisecond); b != nil {
+			t.Errorf("answered % x", b)
+		}
 	}
-	for _, tk := range []*talker{known, r.talk("tcp", ""), r.talk("tls", "")} {
+	known.want(known.do(stun.MethodRefresh), 0)
+	for _, tk := range []*talker{r.talk("tcp", ""), r.talk("tls", "")} {
 		tk.send(ask)
 		if tk.receive(testWait) == nil {
 			t.Error("no answer to a proven source")
 		}
 	}
-	if got := r.total("drops_total", "challenge"); got != 1 {
+	if got := r.total("drops_total", "challenge"); got != 2 {
 		t.Errorf("%v suppressed answers counted", got)
 	}
 }

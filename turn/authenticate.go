@@ -72,12 +72,15 @@ func (g *guard) challenge(r *request, code stun.ErrorCode, result string) bool {
 	return false
 }
 
-// unproven tells whether the source of r may be forged: it is UDP and neither
-// holds an allocation nor has returned a nonce of ours.
-func (r *request) unproven() bool { return r.client == nil && r.key == nil }
+// unproven tells whether the source of r may be forged: it is UDP, and r is not
+// authentic. That somebody at this address holds an allocation proves nothing:
+// whoever knows the address can forge it.
+func (r *request) unproven() bool {
+	return r.key == nil && (r.client == nil || r.client.stream == nil)
+}
 
-// mayAnswer tells whether r, not authentic, may cause a packet: always, unless
-// it is from a UDP source that has not proven to be there.
+// mayAnswer tells whether r, not authentic, may cause a packet: always over
+// TCP, within limits over UDP.
 func (g *guard) mayAnswer(r *request) bool {
 	if !r.unproven() || g.server.challenges.allow(r.from.addr.Addr(), time.Now()) {
 		return true

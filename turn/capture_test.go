@@ -11,14 +11,21 @@ import (
 	"time"
 )
 
+// Addresses in the namespace of giveWayOut.
+const (
+	outside   = "198.18.0.1" // ours
+	outside6  = "2001:db8:f::1"
+	neighbour = "203.0.113.200" // anybody's, behind the default route
+)
+
 // giveWayOut gives the namespace we are in an interface with a default route,
 // behind which nobody is: what is sent anywhere can be seen there.
 func giveWayOut(t *testing.T) {
 	t.Helper()
 	for _, line := range []string{
 		"link add out type veth peer name wall", "link set wall up", "link set out up",
-		"addr add 198.18.0.1/24 dev out", "neigh add 198.18.0.2 lladdr 02:00:00:00:00:01 dev out", "route add default via 198.18.0.2",
-		"-6 addr add 2001:db8:f::1/64 dev out nodad", "-6 neigh add 2001:db8:f::2 lladdr 02:00:00:00:00:01 dev out",
+		"addr add " + outside + "/24 broadcast + dev out", "neigh add 198.18.0.2 lladdr 02:00:00:00:00:01 dev out", "route add default via 198.18.0.2",
+		"-6 addr add " + outside6 + "/64 dev out nodad", "-6 neigh add 2001:db8:f::2 lladdr 02:00:00:00:00:01 dev out",
 		"-6 route add default via 2001:db8:f::2 dev out",
 	} {
 		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
@@ -97,10 +104,25 @@ func (c *capture) to(a netip.AddrPort) int {
 	return c.seen[unmapped(a)]
 }
 
-func (c *capture) elsewhere() int {
+// elsewhere is how many packets left the machine, but those to some addresses.
+func (c *capture) elsewhere(but ...netip.AddrPort) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.away
+	n := c.away
+	for _, a := range but {
+		n -= c.seen[a]
+	}
+	return n
+}
+
+// nothingTo fails if a packet was sent to one of the peers.
+func (c *capture) nothingTo(t *testing.T, peers [][2]string) {
+	t.Helper()
+	for _, p := range peers {
+		if n := c.to(netip.MustParseAddrPort(p[0])); n > 0 {
+			t.Errorf("%d packets were sent to %s (%s)", n, p[0], p[1])
+		}
+	}
 }
 
 // destination is where a TCP or UDP packet goes.

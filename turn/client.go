@@ -2,8 +2,10 @@ package turn
 
 import (
 	"encoding/binary"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -62,20 +64,26 @@ func clientID(a net.Addr) uint64 {
 	return binary.BigEndian.Uint64(u.IP[8:])
 }
 
-// permit notes that the client may talk to ip. It tells whether there was room.
-func (a *allocation) permit(ip netip.Addr, now time.Time) bool {
-	if _, ok := a.permissions[ip]; !ok && len(a.permissions) >= maxPermissions {
-		for old, until := range a.permissions {
-			if now.After(until) {
-				delete(a.permissions, old)
-			}
-		}
-		if len(a.permissions) >= maxPermissions {
-			return false
+// hasRoom tells whether there is room for permissions for all of ips, which are
+// different.
+func (a *allocation) hasRoom(now time.Time, ips ...netip.Addr) bool {
+	fresh := 0
+	for _, ip := range ips {
+		if _, ok := a.permissions[ip]; !ok {
+			fresh++
 		}
 	}
-	a.permissions[ip] = now.Add(permissionLifetime)
-	return true
+	if len(a.permissions)+fresh > maxPermissions {
+		maps.DeleteFunc(a.permissions, func(ip netip.Addr, until time.Time) bool { return now.After(until) && !slices.Contains(ips, ip) })
+	}
+	return len(a.permissions)+fresh <= maxPermissions
+}
+
+// permit notes that the client may talk to ips.
+func (a *allocation) permit(now time.Time, ips ...netip.Addr) {
+	for _, ip := range ips {
+		a.permissions[ip] = now.Add(permissionLifetime)
+	}
 }
 
 // permitted tells whether a permission for ip is in force.

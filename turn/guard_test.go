@@ -242,7 +242,7 @@ func TestChannels(t *testing.T) {
 }
 
 func TestAllocationHoldsOnlySoMuch(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.RelayTo = []string{"192.0.2.0/24:9"} })
+	r := newRig(t, func(c *Config) { c.RelayTo = []string{"192.0.2.0/24:9"} }, func(s *Server) { s.peers.interfaces = noInterfaces })
 	tk := r.talk("tcp", "alice")
 	tk.allocate()
 	peer := func(i int) netip.AddrPort {
@@ -261,33 +261,51 @@ func TestAllocationHoldsOnlySoMuch(t *testing.T) {
 	tk.want(tk.permit(many...), 0) // one permission
 }
 
+// A CreatePermission is granted whole or not at all: what is refused takes no
+// room and opens nothing.
+func TestPermissionsAreAllOrNone(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.RelayTo = []string{"192.0.2.0/24:9"} }, func(s *Server) { s.peers.interfaces = noInterfaces })
+	tk := r.talk("tcp", "alice")
+	tk.allocate()
+	peer := func(i int) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 9)
+	}
+	for i := range maxPermissions - 1 {
+		tk.want(tk.permit(peer(i)), 0)
+	}
+	tk.want(tk.permit(peer(100), peer(0), peer(101)), stun.CodeInsufficientCapacity)
+	tk.send(stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodSend, stun.ClassIndication),
+		xorAddress{stun.AttrXORPeerAddress, peer(100)}, attribute(stun.AttrData, []byte("must not pass"))).Raw)
+	tk.want(tk.permit(peer(101), peer(0)), 0) // the last place is still free
+	if n := r.total("drops_total", "permission"); n != 1 {
+		t.Errorf("%v packets without permission, want 1", n)
+	}
+}
+
 // UDP sources can be forged: what strangers get is short and rare.
 func TestUDPStrangersGetLittle(t *testing.T) {
-	r := newRig(t, nil)
+	const rate, burst = 1, 50 // as if the network had nearly spent what it may
+	r := newRig(t, nil, func(s *Server) { s.challenges.rate, s.challenges.burst = rate, burst })
 	tk := r.talk("udp", "")
 	ask := tk.build(stun.MethodAllocate)
 	if m := tk.ask(ask); len(m.Raw) > 80 {
 		t.Errorf("%d bytes answer to %d", len(m.Raw), len(ask.Raw))
 	}
-	const flood = 500
-	began := time.Now()
-	for range flood {
+	began, answered := time.Now(), 1
+	for n := 1; n < 4*burst; n++ { // one at a time: nothing is lost on the way
 		tk.send(ask.Raw)
+		for r.total("drops_total", "challenge") < float64(n+1-answered) {
+			if tk.receive(time.Millisecond) != nil {
+				answered++
+			}
+		}
 	}
-	answered := 0
-	for tk.receive(200*time.Millisecond) != nil {
-		answered++
-	}
-	limit := challengeBurst + int(challengeRate*(time.Since(began).Seconds()+1))
-	if answered == 0 || answered > limit {
-		t.Errorf("%d requests caused %d answers, want at most %d", flood, answered, limit)
-	}
-	if dropped := r.total("drops_total", "challenge"); dropped < flood-float64(limit)-strangerQueue {
-		t.Errorf("%v suppressed answers counted", dropped)
+	if most := burst + 1 + int(rate*time.Since(began).Seconds()); answered < burst || answered > most {
+		t.Errorf("%d requests caused %d answers, want %d to %d", 4*burst, answered, burst, most)
 	}
 	for _, transport := range []string{"tcp", "tls"} { // streams have proven where they are
 		tk := r.talk(transport, "")
-		for range 2 * challengeBurst {
+		for range 2 * burst {
 			tk.want(tk.do(stun.MethodAllocate, requestUDP), stun.CodeUnauthorized)
 		}
 	}

@@ -74,7 +74,7 @@ func TestChallenges(t *testing.T) {
 	c, now := newChallenges(), time.Unix(1700000000, 0)
 	a := netip.MustParseAddr("192.0.2.1")
 	allowed := func(ip netip.Addr) (n int) {
-		for range 1000 {
+		for range 2 * challengeBurst {
 			if c.allow(ip, now) {
 				n++
 			}
@@ -91,6 +91,21 @@ func TestChallenges(t *testing.T) {
 	one, other := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::ffff:2")
 	if n := allowed(one) + allowed(other); n != challengeBurst {
 		t.Errorf("%d for one /64, want %d", n, challengeBurst)
+	}
+	// And all together, however many they are or pretend to be.
+	now = now.Add(time.Minute)
+	answered := 0
+	for i := range 3 * answerBurst {
+		if c.allow(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), now) {
+			answered++
+		}
+	}
+	if answered != answerBurst {
+		t.Errorf("%d answers to forged addresses at once, want %d", answered, answerBurst)
+	}
+	now = now.Add(time.Second)
+	if !c.allow(a, now) {
+		t.Error("no answer a second after the flood")
 	}
 }
 
@@ -119,9 +134,19 @@ func TestLobby(t *testing.T) {
 	}
 }
 
+// noInterfaces stands for ownAddresses where this machine may have any.
+func noInterfaces() (map[netip.Addr]struct{}, error) { return make(map[netip.Addr]struct{}), nil }
+
 func TestPeers(t *testing.T) {
 	p, err := newPeers([]string{"127.0.0.1:3480", "10.1.2.3:8443", "10.0.0.0/8:9000", "0.0.0.0/0:5000", "[2001:db8::/32]:6000", "::/0:7000", "[::1]:8000"})
 	if err != nil {
+		t.Fatal(err)
+	}
+	p.interfaces = noInterfaces
+	if p.allows(netip.MustParseAddrPort("10.1.2.4:9000")) {
+		t.Error("a network is open before it is known which addresses are ours")
+	}
+	if err := p.lookAround(); err != nil {
 		t.Fatal(err)
 	}
 	for _, tc := range []struct {
@@ -145,10 +170,28 @@ func TestPeers(t *testing.T) {
 			t.Errorf("any port of %s: %v", ip, got)
 		}
 	}
-	resolved := map[netip.AddrPort]struct{}{netip.MustParseAddrPort("127.0.0.1:1"): {}, netip.MustParseAddrPort("9.9.9.9:1"): {}}
+	resolved := map[netip.AddrPort]struct{}{}
+	for _, a := range []string{"127.0.0.1:1", "10.1.2.3:1", "10.1.2.4:1", "9.9.9.9:1"} {
+		resolved[netip.MustParseAddrPort(a)] = struct{}{}
+	}
 	p.resolved.Store(&resolved)
 	if p.allows(netip.MustParseAddrPort("127.0.0.1:1")) || !p.allows(netip.MustParseAddrPort("9.9.9.9:1")) {
 		t.Error("a name leads to loopback, or not to a public address")
+	}
+	// From now on one of them is this machine.
+	p.further = func() []netip.Addr {
+		return []netip.Addr{netip.MustParseAddr("10.1.2.3"), netip.MustParseAddr("2001:db8::1")}
+	}
+	if err := p.lookAround(); err != nil {
+		t.Fatal(err)
+	}
+	for peer, want := range map[string]bool{
+		"10.1.2.3:9000": false, "10.1.2.3:1": false, "10.1.2.3:5000": false, "[2001:db8::1]:6000": false, "[2001:db8::1%1]:6000": false,
+		"10.1.2.3:8443": true, "10.1.2.4:9000": true, "10.1.2.4:1": true, "[2001:db8::2]:6000": true,
+	} {
+		if got := p.allows(netip.MustParseAddrPort(peer)); got != want {
+			t.Errorf("%s, where 10.1.2.3 and 2001:db8::1 are ours: %v", peer, got)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 // special are the ranges nobody is relayed to unless the exact address and
 // port are listed in relay_to: what lives there belongs to this machine or its
 // network, or is IPv4 in disguise and would slip past a rule written for IPv4.
+// The same holds for the addresses of this machine, whatever they are.
 var special = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"),          // this network
 	netip.MustParsePrefix("127.0.0.0/8"),        // loopback
@@ -42,6 +44,9 @@ const (
 	resolveTimeout = 10 * time.Second
 )
 
+// errOwn is what is wrong with a name that stands for nothing we relay to.
+var errOwn = errors.New("it is this machine, or a special address: write the address itself")
+
 // peers knows who may be relayed to: the Config.RelayTo list.
 type peers struct {
 	sfu    bool                        // the aliases of the hairpin
@@ -49,7 +54,13 @@ type peers struct {
 	ranges []peerRange
 	names  []peerName
 
+	lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
+
+	interfaces func() (map[netip.Addr]struct{}, error) // ownAddresses
+	further    func() []netip.Addr                     // of ours, that interfaces do not have
+
 	resolved atomic.Pointer[map[netip.AddrPort]struct{}] // what names stand for now
+	own      atomic.Pointer[map[netip.Addr]struct{}]     // this machine's; nil: not known yet
 }
 
 type peerRange struct {
@@ -70,7 +81,11 @@ func CheckRelayTo(entry string) error {
 }
 
 func newPeers(entries []string) (*peers, error) {
-	p := &peers{exact: make(map[netip.AddrPort]struct{})}
+	p := &peers{
+		exact:      make(map[netip.AddrPort]struct{}),
+		lookup:     net.DefaultResolver.LookupNetIP,
+		interfaces: ownAddresses, further: func() []netip.Addr { return nil },
+	}
 	for _, e := range entries {
 		if err := p.add(e); err != nil {
 			return nil, fmt.Errorf("read relay_to entry %q: %w", e, err)
@@ -122,7 +137,7 @@ func (p *peers) allows(a netip.AddrPort) bool {
 	if _, ok := p.exact[a]; ok {
 		return true
 	}
-	if isSpecial(a.Addr()) {
+	if !p.ordinary(a.Addr()) {
 		return false
 	}
 	for _, r := range p.ranges {
@@ -144,7 +159,7 @@ func (p *peers) allowsIP(ip netip.Addr) bool {
 			return true
 		}
 	}
-	if isSpecial(ip) {
+	if !p.ordinary(ip) {
 		return false
 	}
 	for _, r := range p.ranges {
@@ -162,6 +177,31 @@ func (p *peers) allowsIP(ip netip.Addr) bool {
 	return false
 }
 
+// ordinary tells whether a network or a name may stand for ip: not if it is
+// special or this machine's own, where our own ports are.
+func (p *peers) ordinary(ip netip.Addr) bool {
+	own := p.own.Load()
+	if own == nil || isSpecial(ip) {
+		return false
+	}
+	_, ours := (*own)[ip.WithZone("")]
+	return !ours
+}
+
+// lookAround notes the addresses of this machine. If they cannot be had, those
+// of the last time stay.
+func (p *peers) lookAround() error {
+	own, err := p.interfaces()
+	if err != nil {
+		return err
+	}
+	for _, ip := range p.further() {
+		own[ip] = struct{}{}
+	}
+	p.own.Store(&own)
+	return nil
+}
+
 func isSpecial(ip netip.Addr) bool {
 	for _, s := range special {
 		if s.Contains(ip) {
@@ -171,24 +211,32 @@ func isSpecial(ip netip.Addr) bool {
 	return !ip.IsValid()
 }
 
-// keepResolved looks the host names up, again every minute, until ctx ends. A
-// name that cannot be resolved keeps its last addresses.
+// keepResolved looks up which addresses are this machine's and what the host
+// names stand for, again every minute, until ctx ends. A name that cannot be
+// resolved keeps its last addresses.
 func (p *peers) keepResolved(ctx context.Context, failed func(host string, err error)) {
-	if len(p.names) == 0 {
+	if len(p.names) == 0 && len(p.ranges) == 0 {
 		return
 	}
 	known := make(map[peerName][]netip.Addr)
 	tick := time.NewTicker(resolveEvery)
 	defer tick.Stop()
 	for {
+		if err := p.lookAround(); err != nil {
+			failed("this machine", err)
+		}
 		all := make(map[netip.AddrPort]struct{})
 		for _, n := range p.names {
 			lookup, cancel := context.WithTimeout(ctx, resolveTimeout)
-			ips, err := net.DefaultResolver.LookupNetIP(lookup, "ip", n.host)
+			ips, err := p.lookup(lookup, "ip", n.host)
 			cancel()
 			if err == nil {
 				known[n] = ips
-			} else if ctx.Err() == nil {
+				if !slices.ContainsFunc(ips, func(ip netip.Addr) bool { return p.ordinary(ip.Unmap()) }) {
+					err = errOwn
+				}
+			}
+			if err != nil && ctx.Err() == nil {
 				failed(n.host, err)
 			}
 			for _, ip := range known[n] {

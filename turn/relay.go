@@ -14,7 +14,9 @@ import (
 const (
 	handoffEvery = 64 // packets, of which one is measured
 
-	relayQueue = 128 // packets waiting for pion's goroutine of one allocation
+	// relayQueue is how many packets may wait for pion's goroutine of one
+	// allocation: a few key frames, or 50 ms at 20 kpps.
+	relayQueue = 1024
 
 	// A token bucket holds a quarter of a second, but a key frame in any case.
 	bucketTime = 250 * time.Millisecond
@@ -240,7 +242,11 @@ func (r *relay) readKernel(conn *net.UDPConn) {
 		case errors.Is(err, net.ErrClosed):
 			p.release()
 			return
-		case err != nil || n > maxDatagram || !r.peers.allows(p.from):
+		case err != nil:
+			r.metrics.drops.socket.Inc()
+			p.release()
+			time.Sleep(readBackoff)
+		case n > maxDatagram || !r.peers.allows(p.from):
 			r.metrics.drops.socket.Inc()
 			p.release()
 		default:

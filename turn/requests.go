@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/pion/stun"
@@ -188,18 +189,22 @@ func (g *guard) permission(r *request, b []byte) (int, net.Addr) {
 		return g.fail(r, code)
 	}
 	attrs := make([]stun.Setter, 0, len(all)+4)
-	seen := make(map[netip.Addr]bool, len(all))
+	var ips []netip.Addr
 	for _, peer := range all {
-		if seen[peer.Addr()] {
+		if slices.Contains(ips, peer.Addr()) {
 			continue
 		}
-		seen[peer.Addr()] = true
-		if !r.client.allocation.permit(peer.Addr(), now) {
-			return g.fail(r, stun.CodeInsufficientCapacity)
-		}
+		ips = append(ips, peer.Addr())
 		attrs = append(attrs, xorAddress{stun.AttrXORPeerAddress, peer})
 	}
-	return g.pion.ask(&exchange{client: r.client, method: r.method, attrs: attrs, done: g.conclude(r)}, b)
+	a := r.client.allocation
+	if !a.hasRoom(now, ips...) {
+		return g.fail(r, stun.CodeInsufficientCapacity)
+	}
+	return g.pion.ask(&exchange{
+		client: r.client, method: r.method, attrs: attrs,
+		done: g.conclude(r, func() { a.permit(now, ips...) }),
+	}, b)
 }
 
 // channelBind serves ChannelBind (RFC 8656 §12.1).
@@ -223,19 +228,16 @@ func (g *guard) channelBind(r *request, b []byte) (int, net.Addr) {
 			return g.fail(r, stun.CodeBadRequest)
 		}
 	}
-	if _, bound := a.channels[number]; !bound && len(a.channels) >= maxChannels || !a.permit(peer.Addr(), now) {
+	if _, bound := a.channels[number]; !bound && len(a.channels) >= maxChannels || !a.hasRoom(now, peer.Addr()) {
 		return g.fail(r, stun.CodeInsufficientCapacity)
 	}
-	conclude := g.conclude(r)
 	return g.pion.ask(&exchange{
 		client: r.client, method: r.method,
 		attrs: []stun.Setter{attribute(stun.AttrChannelNumber, binary.BigEndian.AppendUint32(nil, uint32(number)<<16)), xorAddress{stun.AttrXORPeerAddress, peer}},
-		done: func(agreed bool) {
-			if agreed {
-				a.channels[number] = channel{peer: peer, until: now.Add(channelLifetime)}
-			}
-			conclude(agreed)
-		},
+		done: g.conclude(r, func() {
+			a.permit(now, peer.Addr())
+			a.channels[number] = channel{peer: peer, until: now.Add(channelLifetime)}
+		}),
 	}, b)
 }
 
@@ -262,10 +264,12 @@ func (g *guard) forbidden(r *request, all []netip.AddrPort) stun.ErrorCode {
 	return 0
 }
 
-// conclude returns the end of an exchange whose success has no details.
-func (g *guard) conclude(r *request) func(bool) {
+// conclude returns the end of an exchange whose success has no details: apply
+// is what it means to us.
+func (g *guard) conclude(r *request, apply func()) func(bool) {
 	return func(agreed bool) {
 		if agreed {
+			apply()
 			g.reply(r, stun.ClassSuccessResponse)
 			return
 		}

@@ -32,6 +32,9 @@ type serving struct {
 // any other as TCP. Its RemoteAddr must be a *net.TCPAddr. Listeners that are
 // closed by someone else just yield no more connections.
 func (s *Server) Run(ctx context.Context, streams []net.Listener, packets []net.PacketConn) error {
+	if err := s.peers.lookAround(); err != nil { // before clients come
+		s.log.Warn("look up addresses of this machine", "err", err)
+	}
 	run := &serving{Server: s, shards: &shards{seed: maphash.MakeSeed()}, lobby: newLobby()}
 	key := newInnerKey()
 	for range runtime.GOMAXPROCS(0) {

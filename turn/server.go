@@ -49,8 +49,8 @@ type Config struct {
 
 	// RelayTo lists who clients may be relayed to: "sfu", "host:port" or
 	// "CIDR:port". Empty means nobody. Loopback, link-local, cloud metadata,
-	// multicast and IPv4 inside IPv6 are reached only through an entry with
-	// exactly that address and port.
+	// multicast, IPv4 inside IPv6 and the addresses of this machine are reached
+	// only through an entry with exactly that address and port.
 	RelayTo []string `koanf:"relay_to"`
 
 	MaxAllocations    int   `koanf:"max_allocations"`    // of all users; 0 = as many as there are addresses (64,512)
@@ -107,6 +107,7 @@ func New(cfg Config, h *Hairpin, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	allowed.further = h.addresses
 	if err := checkSecrets(o.Secrets); err != nil {
 		return nil, err
 	}

@@ -118,6 +118,59 @@ func TestConnectionCloseFreesAllocation(t *testing.T) {
 	}
 }
 
+// slowCloser yields connections whose Close takes its time, as that of TLS does
+// when the goodbye finds no room in the kernel.
+type slowCloser struct {
+	net.Listener
+	until chan struct{}
+}
+
+type slowToClose struct {
+	net.Conn
+	until chan struct{}
+}
+
+func (l slowCloser) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return slowToClose{c, l.until}, nil
+}
+
+func (c slowToClose) Close() error {
+	<-c.until
+	return c.Conn.Close()
+}
+
+// The client may have the place of its allocation back although its connection
+// is still being closed.
+func TestAllocationGoesBeforeTheConnection(t *testing.T) {
+	r := newRig(t, nil)
+	h := NewHairpin(testRelayIPs, []Alias{{testNamed, testLocal}})
+	s, err := New(Config{Realm: "example.com", RelayTo: []string{"sfu"}}, h, Options{Secrets: [][]byte{[]byte(testSecret)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, until := listen(t), make(chan struct{})
+	r.addr["tcp"] = ln.Addr().String()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- s.Run(ctx, []net.Listener{slowCloser{ln, until}}, nil) }()
+	tk := r.talk("tcp", "alice")
+	tk.allocate()
+	_ = tk.conn.Close()
+	eventually(t, time.Second, "allocation freed", func() bool { return s.Status().Allocations["tcp"] == 0 })
+	if n := s.Status().Connections; n != 1 {
+		t.Errorf("%d connections, want 1 that is being closed", n)
+	}
+	close(until)
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLifetimeEnds(t *testing.T) {
 	for _, transport := range transportsT {
 		t.Run(transport, func(t *testing.T) {
@@ -237,6 +290,21 @@ func TestRelayToOutsidePeer(t *testing.T) {
 		tk.want(tk.permit(testNamed), stun.CodeForbidden) // sfu is not in the list
 	})
 	settled(t, before)
+}
+
+// A kernel socket that fails again and again does not take a core.
+func TestRelayWaitsAfterReadErrors(t *testing.T) {
+	r := testRelay(t, NewHairpin(testRelayIPs, nil), 0)
+	conn, err := r.socket(netip.MustParseAddrPort("192.0.2.1:9"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	_ = conn.SetReadDeadline(began) // from now on each read fails
+	eventually(t, testWait, "several failures", func() bool { return testCounter(t, r.metrics.drops.socket) >= 10 })
+	if n := testCounter(t, r.metrics.drops.socket); n > float64(time.Since(began)/readBackoff+2) {
+		t.Errorf("%v failures in %v", n, time.Since(began))
+	}
 }
 
 func TestProbe(t *testing.T) {

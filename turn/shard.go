@@ -66,7 +66,7 @@ type shard struct {
 func newShard(id uint64, d *drops) *shard {
 	return &shard{
 		local: newClient(id, source{}, overUDP).virtual,
-		media: make(queue, mediaQueue), stranger: make(queue, strangerQueue),
+		media: newQueue(mediaQueue), stranger: newQueue(strangerQueue),
 		events: make(chan event, eventQueue), done: make(chan struct{}), drops: d,
 		byID: make(map[uint64]*client), bySource: make(map[source]*client),
 	}
@@ -82,7 +82,7 @@ func (s *shard) datagram(p *packet) {
 		q = s.media
 	}
 	select {
-	case q <- p:
+	case q.packets <- p:
 	default:
 		s.drops.shard.Inc()
 		p.release()
@@ -96,13 +96,11 @@ func (s *shard) frame(p *packet) bool {
 	if p.client.known.Load() {
 		q = s.media
 	}
-	select {
-	case q <- p:
-		return true
-	case <-s.done:
+	if !q.put(p, s.done) {
 		p.release()
 		return false
 	}
+	return true
 }
 
 // post queues an event; at shutdown it is lost.
@@ -155,8 +153,8 @@ func (s *shard) wait() (event, *packet, bool) {
 		first = s.stranger
 	}
 	select {
-	case p := <-first:
-		return event{}, p, true
+	case p := <-first.packets:
+		return event{}, p.taken(), true
 	default:
 	}
 	select {
@@ -164,10 +162,10 @@ func (s *shard) wait() (event, *packet, bool) {
 		return event{}, nil, false
 	case e := <-s.events:
 		return e, nil, true
-	case p := <-s.media:
-		return event{}, p, true
-	case p := <-s.stranger:
-		return event{}, p, true
+	case p := <-s.media.packets:
+		return event{}, p.taken(), true
+	case p := <-s.stranger.packets:
+		return event{}, p.taken(), true
 	}
 }
 

@@ -93,7 +93,7 @@ func TestSocketSurvivesReadErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	select {
-	case p := <-sh.stranger:
+	case p := <-sh.stranger.packets:
 		if !bytes.Equal(p.bytes(), frame) {
 			t.Errorf("got %x", p.bytes())
 		}
@@ -140,11 +140,11 @@ func TestSocketReceives(t *testing.T) {
 		newSocket(conn).run(ctx, &shards{all: []*shard{sh}}, m)
 		close(ended)
 	}()
-	p := <-sh.stranger
+	p := <-sh.stranger.packets
 	if !bytes.Equal(p.bytes(), frame) || p.source.addr != conn.from {
 		t.Errorf("got %x from %s", p.bytes(), p.source.addr)
 	}
-	if len(sh.stranger) != 0 {
+	if len(sh.stranger.packets) != 0 {
 		t.Error("more than the frame was taken")
 	}
 	cancel()

@@ -55,9 +55,9 @@ func (s *stream) run(ctx context.Context) {
 	s.read()
 	s.out.end()
 	close(s.done)
+	s.shard.post(event{s.client, connectionGone}) // first: TLS says goodbye, which may take seconds
 	_ = s.conn.Close()
 	writer.Wait()
-	s.shard.post(event{s.client, connectionGone})
 }
 
 func (s *stream) read() {

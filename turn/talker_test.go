@@ -135,6 +135,16 @@ func (tk *talker) allocate() {
 	tk.want(tk.do(stun.MethodAllocate, requestUDP), 0)
 }
 
+// allocateAs allocates as a user, whatever the realm.
+func (tk *talker) allocateAs(user string) {
+	tk.Helper()
+	username, password := Credentials([]byte(testSecret), user, time.Now().Add(time.Hour))
+	m := tk.do(stun.MethodAllocate, requestUDP)
+	tk.realm, tk.nonce = attr(m, stun.AttrRealm), attr(m, stun.AttrNonce)
+	tk.username, tk.password, tk.key = username, password, longTermKey(username, string(tk.realm), password)
+	tk.allocate()
+}
+
 func (tk *talker) bind(number uint16, peer netip.AddrPort) *stun.Message {
 	tk.Helper()
 	return tk.do(stun.MethodChannelBind, attribute(stun.AttrChannelNumber, []byte{byte(number >> 8), byte(number), 0, 0}), xorAddress{stun.AttrXORPeerAddress, peer})

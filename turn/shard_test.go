@@ -1,0 +1,61 @@
+package turn
+
+import (
+	"net/netip"
+	"sync"
+	"testing"
+)
+
+// However much clients over TCP send, those over UDP find room: with an
+// allocation, and without.
+func TestStreamsLeaveRoomForDatagrams(t *testing.T) {
+	for name, known := range map[string]bool{"media": true, "strangers": false} {
+		t.Run(name, func(t *testing.T) {
+			m, err := newMetrics(nil, newWatch().most)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := newShard(1, &m.drops)
+			defer s.Close()
+			polite := newClient(2, source{addr: netip.MustParseAddrPort("192.0.2.1:1000")}, overUDP)
+			if known {
+				s.add(polite)
+			}
+			greedy := newClient(3, source{}, overTCP)
+			greedy.stream = new(stream)
+			greedy.known.Store(known)
+			var senders sync.WaitGroup
+			for range 4 {
+				senders.Go(func() {
+					for sent := true; sent; {
+						p := newPacket()
+						p.client = greedy
+						sent = s.frame(p)
+					}
+				})
+			}
+			const sent = 20 * mediaQueue
+			got := 0
+			for n := 0; got < sent && n < 10*sent; n++ {
+				if n%3 == 0 && n < 3*sent { // a third of what the shard can do
+					p := newPacket()
+					p.source = polite.source
+					s.datagram(p)
+				}
+				_, p, ok := s.wait()
+				if !ok {
+					t.Fatal("the shard ended")
+				}
+				if p.source == polite.source {
+					got++
+				}
+				p.release()
+			}
+			if got != sent || testCounter(t, m.drops.shard) != 0 {
+				t.Errorf("%d of %d datagrams arrived, %v dropped", got, sent, testCounter(t, m.drops.shard))
+			}
+			_ = s.Close()
+			senders.Wait()
+		})
+	}
+}
