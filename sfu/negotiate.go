@@ -74,8 +74,9 @@ type negotiation struct {
 	stale bool          // downs may differ from what is wanted
 	noAV1 bool          // the participant has not agreed to AV1, whatever its member says
 
-	told    int         // most tracks that the participant can answer to
-	crowded atomic.Bool // there are as many: who is muted matters
+	told     int         // most tracks that the participant can answer to
+	sections int         // most media sections of a description
+	crowded  atomic.Bool // not everything can be offered: who is muted matters
 
 	codecs  map[string]named // by mid: what the participant has last named
 	widened bool             // pion has seen a video section
@@ -122,11 +123,7 @@ func (s *Session) negotiate(now time.Time) time.Time {
 
 // refresh offers the participant what has changed, if the lock is free.
 func (s *Session) refresh(now time.Time) {
-	want := s.call.wanted(s)
-	if !s.member.DCSignaling {
-		want = fit(want, s.told)
-		s.crowded.Store(len(want) == s.told)
-	}
+	want := s.fitting(s.call.wanted(s))
 	if s.current(want) {
 		s.stale, s.wantLock = false, time.Time{}
 		return
