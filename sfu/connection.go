@@ -24,7 +24,7 @@ func (s *Session) connect() error {
 	if err != nil {
 		return err
 	}
-	s.pc, s.media = pc, m
+	s.pc, s.media, s.create = pc, m, pc.CreateOffer
 	m.watch(pc)
 	pc.OnICECandidate(func(c *webrtc.ICECandidate) {
 		if c != nil {

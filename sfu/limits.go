@@ -16,7 +16,7 @@ import (
 // a session that goes beyond loses what is too much, or ends.
 const (
 	// maxSections is how many media sections a participant's description may
-	// have: more than fit into the largest description a browser handles.
+	// have, and ours: more than fit into the largest description a browser handles.
 	maxSections = 500
 	// maxChannels is how many data channels a participant may open; each costs
 	// a goroutine and a buffer of 64 KiB. Clients open one.
@@ -60,8 +60,8 @@ func (s *Session) bounded(kind webrtc.SDPType, text string) (intake, error) {
 	if err := d.UnmarshalString(text); err != nil {
 		return in, err
 	}
-	if n := max(len(d.MediaDescriptions), len(s.pc.GetTransceivers())); n > maxSections {
-		return in, fmt.Errorf("%d media sections: at most %d", n, maxSections)
+	if n := max(len(d.MediaDescriptions), len(s.pc.GetTransceivers())); n > s.sections {
+		return in, fmt.Errorf("%d media sections: at most %d", n, s.sections)
 	}
 	s.nameSections(&d)
 	for _, m := range d.MediaDescriptions {

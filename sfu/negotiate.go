@@ -74,8 +74,9 @@ type negotiation struct {
 	stale bool          // downs may differ from what is wanted
 	noAV1 bool          // the participant has not agreed to AV1, whatever its member says
 
-	told    int         // most tracks that the participant can answer to
-	crowded atomic.Bool // there are as many: who is muted matters
+	told     int         // most tracks that the participant can answer to
+	sections int         // most media sections of a description
+	crowded  atomic.Bool // not everything can be offered: who is muted matters
 
 	codecs  map[string]named // by mid: what the participant has last named
 	widened bool             // pion has seen a video section
@@ -84,13 +85,16 @@ type negotiation struct {
 	lockSince time.Time
 	wantLock  time.Time // since when we wait for the lock; zero = we do not
 
-	offer   *wire.Description // ours, not answered yet
-	sentAt  time.Time         // zero = not sent yet
-	sendAt  time.Time         // when to send it, or to send it again
-	mapSent time.Time         // when the map for that was sent; zero = not yet
-	sends   int               // how often it has been sent
-	late    late              // answers to earlier ones may still come
-	madeAt  time.Time         // when our last offer was made
+	offer   *wire.Description                                             // ours, not answered yet
+	sentAt  time.Time                                                     // zero = not sent yet
+	sendAt  time.Time                                                     // when to send it, or to send it again
+	mapSent time.Time                                                     // when the map for that was sent; zero = not yet
+	sends   int                                                           // how often it has been sent
+	late    late                                                          // answers to earlier ones may still come
+	madeAt  time.Time                                                     // when our last offer was made, or failed
+	failed  int                                                           // how many have failed since one was made
+	untold  bool                                                          // tracks have been removed that no offer has told of
+	create  func(*webrtc.OfferOptions) (webrtc.SessionDescription, error) // pc.CreateOffer
 
 	early  []wire.Description // offers that came before the data channel opened
 	offers *rate.Limiter      // of the participant's
@@ -106,7 +110,7 @@ func (s *Session) negotiate(now time.Time) time.Time {
 	if s.offer != nil && !now.Before(s.sendAt) {
 		s.send(now)
 	}
-	if s.stale && s.phase == active && s.offer == nil && now.Sub(s.madeAt) >= offerEvery {
+	if s.stale && s.phase == active && s.offer == nil && !now.Before(s.nextOffer()) {
 		s.refresh(now)
 	}
 	switch {
@@ -114,20 +118,22 @@ func (s *Session) negotiate(now time.Time) time.Time {
 		return s.sendAt
 	case s.lock == participant:
 		return s.lockSince.Add(lockLease)
-	case s.stale && s.madeAt.Add(offerEvery).After(now):
-		return s.madeAt.Add(offerEvery)
+	case s.stale && s.nextOffer().After(now):
+		return s.nextOffer()
 	}
 	return now.Add(far)
 }
 
+// nextOffer is when the next offer may be made. What cannot be made is tried again,
+// but less and less often.
+func (s *Session) nextOffer() time.Time {
+	return s.madeAt.Add(min(offerEvery<<min(s.failed, 10), answerTime))
+}
+
 // refresh offers the participant what has changed, if the lock is free.
 func (s *Session) refresh(now time.Time) {
-	want := s.call.wanted(s)
-	if !s.member.DCSignaling {
-		want = fit(want, s.told)
-		s.crowded.Store(len(want) == s.told)
-	}
-	if s.current(want) {
+	want := s.fitting(s.call.wanted(s))
+	if s.current(want) && !s.untold {
 		s.stale, s.wantLock = false, time.Time{}
 		return
 	}
@@ -141,9 +147,13 @@ func (s *Session) refresh(now time.Time) {
 	s.lock, s.lockSince, s.wantLock, s.stale, s.madeAt = us, now, time.Time{}, false, now
 	if err := s.makeOffer(want, now); err != nil {
 		s.server.metrics.errors.WithLabelValues(s.member.Group, "track").Inc()
-		s.log.Warn("offer tracks", "err", err)
+		if s.failed++; s.failed == 1 {
+			s.log.Warn("offer tracks", "err", err)
+		}
 		s.unlock(now)
+		return
 	}
+	s.failed, s.untold = 0, false
 }
 
 // current reports whether exactly the wanted tracks are being sent.
@@ -167,6 +177,7 @@ func (s *Session) makeOffer(want []*up, now time.Time) error {
 	for u, d := range s.downs {
 		if !keep[u] {
 			s.dropDown(u, d)
+			s.untold = true
 		}
 	}
 	var added []*up
@@ -180,7 +191,7 @@ func (s *Session) makeOffer(want []*up, now time.Time) error {
 			}
 			added = append(added, u)
 		}
-		o, err := s.pc.CreateOffer(nil)
+		o, err := s.create(nil)
 		if err != nil {
 			return fmt.Errorf("create offer: %w", err)
 		}

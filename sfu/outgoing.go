@@ -124,17 +124,15 @@ func (d *down) answer(nack *rtcp.TransportLayerNack) (refused int) {
 	if d.holdAgain(seqs, now) {
 		return 0
 	}
-	before := o.repeatBefore(now)
-	resend := d.session.server.resend
-	resend.Lock()
-	defer resend.Unlock()
-	resend.now, resend.before = now, before
+	r := d.session.server.resend.get()
+	defer d.session.server.resend.put(r)
+	r.now, r.before = now, o.repeatBefore(now)
 	for _, seq := range seqs {
-		if d.repeat(o, w, seq).refused {
+		if d.repeat(r, o, w, seq).refused {
 			refused++
 		}
 	}
-	resend.out.flush()
+	r.out.flush()
 	return refused
 }
 
@@ -164,20 +162,18 @@ type repeated struct {
 	refused bool // the budget did not allow it
 }
 
-// repeat sends one packet again, bit by bit as it was: it has the same number. It
-// needs Server.resend.
-func (d *down) repeat(o *outgoing, w *way, seq uint16) repeated {
-	resend := d.session.server.resend
+// repeat sends one packet again, bit by bit as it was: it has the same number.
+func (d *down) repeat(r *resender, o *outgoing, w *way, seq uint16) repeated {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s, ok := o.log.Find(seq)
-	if !ok || s.Again.After(resend.before) || o.repair.over(seq) {
+	if !ok || s.Again.After(r.before) || o.repair.over(seq) {
 		return repeated{}
 	}
 	x := sending{marker: s.Marker, seq: s.Seq, time: s.Time}
 	if s.Ref == probeRef {
 		x.padding, x.payload = true, padding
-	} else if x.payload, ok = d.cache(s.Layer).Get(s.Ref, resend.payload[:0]); !ok {
+	} else if x.payload, ok = d.cache(s.Layer).Get(s.Ref, r.payload[:0]); !ok {
 		return repeated{}
 	}
 	h := o.header(&x, s.Number, s.Numbered)
@@ -190,27 +186,17 @@ func (d *down) repeat(o *outgoing, w *way, seq uint16) repeated {
 			v.Rewrite(x.payload, s.Picture, s.Base)
 		}
 	}
-	packet, err := o.seal.Repeat(h.Append(resend.out.reserve(w, size)[:0]), x.payload)
+	packet, err := o.seal.Repeat(h.Append(r.out.reserve(w, size)[:0]), x.payload)
 	if err != nil {
-		resend.out.commit(w, 0)
+		r.out.commit(w, 0)
 		d.session.log.Debug("send packet again", "err", err)
 		return repeated{}
 	}
-	resend.out.commit(w, len(packet))
-	o.log.Repeated(seq, resend.now)
+	r.out.commit(w, len(packet))
+	o.log.Repeated(seq, r.now)
 	o.packets++
 	o.octets += uint32(len(x.payload))
 	return repeated{bytes: len(packet)}
-}
-
-// A resender is what packets are sent again with. All sessions share it: it is
-// rarely used, and briefly.
-type resender struct {
-	sync.Mutex // guards the following
-	out        *outbox
-	payload    []byte
-	now        time.Time
-	before     time.Time // what was sent again since is not yet sent once more
 }
 
 const (

@@ -3,6 +3,7 @@ package sfu
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"slices"
 	"testing"
 	"time"
@@ -108,6 +109,47 @@ func TestAChangedRetransmissionIsNotSent(t *testing.T) {
 	if _, third := l.next(); first.Seq != 1 || second.Seq != 3 || third {
 		t.Errorf("sent again: %d, %d, and more: %v", first.Seq, second.Seq, third)
 	}
+}
+
+// A blockedConn is a hairpin that takes nothing until it is released.
+type blockedConn struct {
+	net.PacketConn
+	entered, release chan struct{}
+}
+
+// WriteTo implements net.PacketConn.
+func (c *blockedConn) WriteTo(p []byte, _ net.Addr) (int, error) {
+	c.entered <- struct{}{}
+	<-c.release
+	return len(p), nil
+}
+
+// TestARetransmissionHoldsUpNobody: not even while it is in the system call.
+func TestARetransmissionHoldsUpNobody(t *testing.T) {
+	slow := newLeg(t, srtp.AEADAES128GCM)
+	quick := addLeg(t, slow.srv, srtp.AEADAES128GCM, "quick")
+	ds, _ := slow.screen(7)
+	dq, _ := quick.screen(8)
+	slow.forwards(ds, 1)
+	quick.forwards(dq, 1)
+	quick.all()
+	conn := &blockedConn{entered: make(chan struct{}), release: make(chan struct{})}
+	slow.media.way.Load().socket.Store(&muxSocket{hairpin: conn})
+	answered := make(chan struct{}, 2)
+	answer := func(d *down) {
+		d.answer(nackOf(1))
+		answered <- struct{}{}
+	}
+	go answer(ds)
+	<-conn.entered
+	go answer(dq)
+	select {
+	case <-answered:
+	case <-time.After(patience):
+		t.Error("a retransmission waits for that of another participant")
+	}
+	close(conn.release)
+	<-answered
 }
 
 func TestRetransmissionsAreBounded(t *testing.T) {

@@ -155,6 +155,15 @@ func (d *down) release() {
 
 // releaseHeld returns how many packets the budget did not allow.
 func (d *down) releaseHeld(now time.Time) (refused int) {
+	r := d.session.server.resend.get()
+	defer d.session.server.resend.put(r)
+	refused = d.takeHeld(r, now)
+	r.out.flush() // the publisher's reader waits for the lock of choice, but not for this
+	return refused
+}
+
+// takeHeld puts the packets whose turn it is into the outbox.
+func (d *down) takeHeld(r *resender, now time.Time) (refused int) {
 	c := d.choice
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -169,35 +178,29 @@ func (d *down) releaseHeld(now time.Time) (refused int) {
 		c.pace.clear()
 		return 0
 	}
-	resend := d.session.server.resend
-	resend.Lock()
-	defer resend.Unlock()
-	resend.now, resend.before = now, o.repeatBefore(now)
+	r.now, r.before = now, o.repeatBefore(now)
 	for {
 		x, ok := c.pace.pop(now)
 		if !ok {
 			break
 		}
-		sent := d.releaseOne(o, w, &x)
+		sent := d.releaseOne(r, o, w, &x)
 		c.pace.left(now, sent.bytes)
 		if sent.refused {
 			refused++
 		}
 	}
-	resend.out.flush()
 	d.wake(&c.pace)
 	return refused
 }
 
-// releaseOne sends a held packet. It needs the lock of
-// choice and Server.resend.
-func (d *down) releaseOne(o *outgoing, w *way, x *heldPacket) repeated {
+// releaseOne sends a held packet. It needs the lock of choice.
+func (d *down) releaseOne(r *resender, o *outgoing, w *way, x *heldPacket) repeated {
 	if x.again {
-		return d.repeat(o, w, x.seq)
+		return d.repeat(r, o, w, x.seq)
 	}
-	resend := d.session.server.resend
 	var ok bool
-	if x.payload, ok = d.cache(x.layer).Get(x.ref, resend.payload[:0]); !ok {
+	if x.payload, ok = d.cache(x.layer).Get(x.ref, r.payload[:0]); !ok {
 		return repeated{}
 	}
 	if v, ok := vp8.Parse(x.payload); ok {
@@ -205,7 +208,7 @@ func (d *down) releaseOne(o *outgoing, w *way, x *heldPacket) repeated {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.write(resend.out, w, &x.sending) {
+	if !o.write(r.out, w, &x.sending) {
 		d.lost.Inc()
 	}
 	return repeated{bytes: len(x.payload)}

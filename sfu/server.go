@@ -82,7 +82,7 @@ type Server struct {
 	keys     *iceKeys
 	engine   *engine
 	speakers int // Options.AudioLastN
-	resend   *resender
+	resend   *resenders
 	reporter *reporter
 	drops    func(reason string) // counts what the media path drops
 	refused  func(error)         // counts packets that were not authentic, or not new
@@ -115,7 +115,7 @@ func New(s *Sockets, o Options) (*Server, error) {
 	srv := &Server{log: log, metrics: met, sockets: s, told: o.Readvertised, mux: m, tcp: newTCPMux(s, o.ICETCP, drops), keys: newICEKeys(), groups: map[string]*group{}}
 	srv.mux.keys, srv.tcp.keys = srv.keys, srv.keys
 	srv.mux.tcp, srv.tcp.mux = srv.tcp, srv.mux
-	srv.resend, srv.reporter = &resender{out: m.newOutbox()}, newReporter()
+	srv.resend, srv.reporter = &resenders{mux: m}, newReporter()
 	srv.drops, srv.speakers = drops, o.AudioLastN
 	srv.refused = func(err error) { drops(refusal(err)) }
 	srv.chooser = func() chooser { return &steer.Policy{} }

@@ -95,7 +95,7 @@ func newSession(srv *Server, c *call, m Member, sig Signal) *Session {
 	s.ice = newCandidates()
 	s.negotiation.downs = map[*up]*down{}
 	s.negotiation.codecs = map[string]named{}
-	s.negotiation.told = maxTold
+	s.negotiation.told, s.negotiation.sections = maxTold, maxSections
 	s.negotiation.offers = rate.NewLimiter(offersPerSecond, offersAtOnce)
 	s.Rebind(sig)
 	return s
