@@ -32,6 +32,7 @@ type patient struct {
 	http.ResponseWriter
 	limit time.Duration
 	h1    bool
+	conn  *strictConn // nil on HTTP/2
 
 	mu     sync.Mutex // guards the following
 	unread bool       // something of the body may still be unread
@@ -40,7 +41,7 @@ type patient struct {
 
 // newPatient returns the pair for a handler: w and r, with limit on every wait.
 func newPatient(w http.ResponseWriter, r *http.Request, limit time.Duration) (*patient, *http.Request) {
-	p := &patient{ResponseWriter: w, limit: limit, h1: r.ProtoMajor == 1 || r.Method == preface}
+	p := &patient{ResponseWriter: w, limit: limit, h1: r.ProtoMajor == 1 || r.Method == preface, conn: strictOf(r)}
 	if r.Body != nil && r.Body != http.NoBody {
 		p.unread = true
 		body := r.Body
@@ -69,6 +70,9 @@ func (p *patient) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.over = true
+		if p.conn != nil {
+			p.conn.stepAside()
+		}
 	}
 	return conn, rw, err
 }
@@ -123,8 +127,11 @@ func (b *patientBody) Read(buf []byte) (int, error) {
 	if err != nil {
 		b.done()
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = errStalled
+	case err != nil && err != io.EOF && b.patient.conn != nil && b.patient.conn.broken.Load() != 0:
+		err = errMalformed // net/http has other names for it
 	}
 	return n, err
 }

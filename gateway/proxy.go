@@ -160,7 +160,7 @@ func (p *proxy) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	x.id = newRequestID()
 	status := failureStatus(err)
-	if status == http.StatusRequestEntityTooLarge && r.ProtoMajor == 1 {
+	if (status == http.StatusRequestEntityTooLarge || status == http.StatusBadRequest) && r.ProtoMajor == 1 {
 		w.Header().Set("Connection", "close") // the rest of the body is not worth reading
 	}
 	if x.hsts != "" {
@@ -175,6 +175,8 @@ func failureStatus(err error) int {
 	switch {
 	case errors.As(err, &tooLarge):
 		return http.StatusRequestEntityTooLarge
+	case errors.Is(err, errMalformed):
+		return http.StatusBadRequest
 	case errors.As(err, &dial):
 		return http.StatusBadGateway
 	case errors.Is(err, errStalled), errors.Is(err, context.Canceled): // the client's doing, no fault of Mattermost's

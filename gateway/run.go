@@ -41,7 +41,9 @@ type runner struct {
 //	the rest    admin last, so that it can be asked until the end
 func (g *Gateway) parts() []part {
 	listen := func(s *site, ln net.Listener) func(ctx, hard context.Context) error {
-		return func(ctx, hard context.Context) error { return s.run(ctx, hard, ln) }
+		return func(ctx, hard context.Context) error {
+			return s.run(ctx, hard, strictListener{ln, g.metrics.malformed})
+		}
 	}
 	var parts []part
 	if g.probe != nil {

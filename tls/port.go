@@ -3,6 +3,7 @@ package tls
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -108,6 +109,10 @@ type Port struct {
 
 	http, plain, turn, ice *queue
 }
+
+// A ConnectionState is what a finished handshake agreed on. The connections of
+// [Port.HTTP] have it.
+type ConnectionState = tls.ConnectionState
 
 // NewPort returns a Port that will accept from ln, which it then owns. It
 // starts nothing: connections are accepted once Run is called.
