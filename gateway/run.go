@@ -53,7 +53,7 @@ func (g *Gateway) parts() []part {
 		part{"https", listen(g.secure, g.port.HTTP())},
 		part{"plain", listen(g.plain, g.port.Plain())})
 	if g.http != nil {
-		parts = append(parts, part{"http", listen(g.http, g.sockets.http)})
+		parts = append(parts, part{"http", listen(g.http, g.beside.Plain())}, part{"http port", simple(g.beside.Run)})
 	}
 	parts = append(parts, part{"port", simple(g.port.Run)})
 	if g.turn != nil {

@@ -75,6 +75,9 @@ func (p *Port) route(ctx context.Context, v *visit) (*queue, net.Conn, error) {
 		return nil, nil, fmt.Errorf("read first bytes: %w", err)
 	}
 	_ = raw.SetReadDeadline(time.Time{})
+	if p.plainOnly && k != kindHTTP {
+		k = kindUnknown
+	}
 	switch k {
 	case kindTLS:
 		return p.routeTLS(ctx, raw)
