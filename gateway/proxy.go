@@ -27,6 +27,8 @@ type proxy struct {
 	logger  *slog.Logger
 	reverse *httputil.ReverseProxy
 
+	failures, refusals *rarely // log lines: "http request", "websocket handshake refused"
+
 	settings atomic.Pointer[settings] // never nil
 }
 
@@ -85,7 +87,7 @@ func exchangeOf(ctx context.Context) *exchange {
 }
 
 func newProxy(s *settings, m *metrics, logger *slog.Logger) *proxy {
-	p := &proxy{tunnels: newTunnels(m), metrics: m, logger: logger}
+	p := &proxy{tunnels: newTunnels(m), metrics: m, logger: logger, failures: newRarely(), refusals: newRarely()}
 	p.use(s)
 	p.reverse = &httputil.ReverseProxy{
 		Rewrite:        p.rewrite,
@@ -146,9 +148,16 @@ func (p *proxy) modify(resp *http.Response) error {
 // are what a wrong SiteURL or AllowCorsFrom looks like from here.
 func (p *proxy) refused(resp *http.Response) {
 	p.metrics.wsRefused.WithLabelValues(class(resp.StatusCode)).Inc()
-	p.logger.Info("websocket handshake refused", "status", resp.StatusCode,
-		"path", redactPath(resp.Request.URL), "origin", resp.Request.Header.Get("Origin"),
-		"request", resp.Header.Get("X-Request-Id"))
+	level := slog.LevelInfo
+	also, ok := p.refusals.allow()
+	if !ok {
+		level = slog.LevelDebug
+	}
+	args := append([]any{
+		"status", resp.StatusCode, "path", redactPath(resp.Request.URL),
+		"origin", resp.Request.Header.Get("Origin"), "request", resp.Header.Get("X-Request-Id"),
+	}, also...)
+	p.logger.Log(context.Background(), level, "websocket handshake refused", args...)
 }
 
 // fail answers for an upstream that did not.

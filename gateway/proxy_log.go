@@ -59,9 +59,12 @@ func (p *proxy) finish(x *exchange, rec *recorder, r *http.Request, began time.T
 		p.metrics.inFlight.Dec()
 		p.metrics.duration.Observe(took.Seconds())
 	}
-	level := slog.LevelDebug
+	level, also := slog.LevelDebug, []any(nil)
 	if rec.status >= 500 {
-		level = slog.LevelInfo
+		var ok bool
+		if also, ok = p.failures.allow(); ok {
+			level = slog.LevelInfo
+		}
 	}
 	if !p.logger.Enabled(context.Background(), level) {
 		return
@@ -76,7 +79,7 @@ func (p *proxy) finish(x *exchange, rec *recorder, r *http.Request, began time.T
 	if x.err != nil {
 		args = append(args, "err", x.err)
 	}
-	p.logger.Log(context.Background(), level, "http request", args...)
+	p.logger.Log(context.Background(), level, "http request", append(args, also...)...)
 }
 
 // secretKeys are the query keys whose value lets somebody in.
