@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
@@ -141,7 +142,28 @@ func (p *proxy) modify(resp *http.Response) error {
 	if x.hsts != "" && resp.Header.Get("Strict-Transport-Security") == "" {
 		resp.Header.Set("Strict-Transport-Security", x.hsts)
 	}
+	resp.Body = &answerBody{resp.Body, resp.Request.Context(), x}
 	return nil
+}
+
+// errBrokenOff says that an upstream ended in the middle of an answer.
+var errBrokenOff = errors.New("upstream broke off its answer")
+
+// An answerBody is the body of an answer. It notes when the upstream breaks it
+// off: the client has the status by then, and nobody else would tell.
+type answerBody struct {
+	io.ReadCloser
+	client   context.Context // ends when the client leaves, which breaks answers off as well
+	exchange *exchange
+}
+
+// Read implements io.Reader.
+func (b *answerBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF && b.client.Err() == nil {
+		b.exchange.err = fmt.Errorf("%w: %w", errBrokenOff, err)
+	}
+	return n, err
 }
 
 // refused records a WebSocket handshake that Mattermost declined: 400 and 403
@@ -163,6 +185,14 @@ func (p *proxy) refused(resp *http.Response) {
 // fail answers for an upstream that did not.
 func (p *proxy) fail(w http.ResponseWriter, r *http.Request, err error) {
 	x := exchangeOf(r.Context())
+	client := patientOf(w)
+	switch {
+	case client != nil && client.stalled():
+		err = errStalled
+	case errors.Is(err, errLeft), r.Context().Err() != nil:
+		x.err = err
+		panic(http.ErrAbortHandler) // there is nobody to answer
+	}
 	x.err = err
 	if rec, ok := w.(*recorder); ok && rec.status == http.StatusSwitchingProtocols {
 		return // the connection is no longer ours to answer on
@@ -188,7 +218,7 @@ func failureStatus(err error) int {
 		return http.StatusBadRequest
 	case errors.As(err, &dial):
 		return http.StatusBadGateway
-	case errors.Is(err, errStalled), errors.Is(err, context.Canceled): // the client's doing, no fault of Mattermost's
+	case errors.Is(err, errStalled): // the client's doing, no fault of Mattermost's
 		return http.StatusRequestTimeout
 	case timedOut(err):
 		return http.StatusGatewayTimeout

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bufio"
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -54,13 +55,18 @@ func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 // abort the connection.
 func (p *proxy) finish(x *exchange, rec *recorder, r *http.Request, began time.Time) {
 	took := time.Since(began)
-	p.metrics.count(r.Method, rec.status)
+	status := rec.status
+	if errors.Is(x.err, errBrokenOff) {
+		p.metrics.broken.Inc()
+		status = http.StatusBadGateway // whatever its first line said
+	}
+	p.metrics.count(r.Method, status)
 	if rec.status != http.StatusSwitchingProtocols { // a tunnel left the count when it began
 		p.metrics.inFlight.Dec()
 		p.metrics.duration.Observe(took.Seconds())
 	}
 	level, also := slog.LevelDebug, []any(nil)
-	if rec.status >= 500 {
+	if status >= 500 {
 		var ok bool
 		if also, ok = p.failures.allow(); ok {
 			level = slog.LevelInfo
