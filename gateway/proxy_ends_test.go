@@ -103,3 +103,15 @@ func TestClientsThatLeaveAreNoFailure(t *testing.T) {
 		}
 	})
 }
+
+// Programs get errors they can read, also where SiteURL has a path.
+func TestProgramsGetJSON(t *testing.T) {
+	for path, want := range map[string]bool{
+		"/api/v4/users": true, "/api/unknown": true, "/chat/api/v4/users": true, "/a/b/api/v4/system/ping": true,
+		"/": false, "/team/channels/api": false, "/chat/login": false,
+	} {
+		if got := wantsJSON(request(t, http.MethodGet, "https://x"+path, "", "Accept", "*/*")); got != want {
+			t.Errorf("%s: %v, want %v", path, got, want)
+		}
+	}
+}

@@ -85,6 +85,6 @@ func writeFailure(w http.ResponseWriter, r *http.Request, status int, id string)
 
 func wantsJSON(r *http.Request) bool {
 	accept := r.Header.Get("Accept")
-	return strings.HasPrefix(r.URL.Path, "/api/") ||
+	return strings.HasPrefix(r.URL.Path, "/api/") || strings.Contains(r.URL.Path, "/api/v") || // SiteURL may have a path
 		strings.Contains(accept, "application/json") && !strings.Contains(accept, "text/html")
 }
