@@ -164,7 +164,7 @@ func (p *Port) handshake(ctx context.Context, raw *peeked) (*tls.Conn, error) {
 	start := time.Now()
 	raw.slots = p.slots
 	defer raw.release()
-	c := tls.Server(raw, p.certs.config())
+	c := tls.Server(raw, p.certs.server)
 	err := c.HandshakeContext(ctx)
 	p.metrics.handshakes.WithLabelValues(handshakeResult(ctx, err)).Inc()
 	if err != nil {
