@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -206,7 +205,7 @@ func (c *Certificates) certificate(h *tls.ClientHelloInfo) (*tls.Certificate, er
 	cert, err := c.provider.certificate(h)
 	if err != nil {
 		if c.complain.allow(complainEvery) {
-			c.log.Warn("handshake failed for want of a certificate", "name", h.ServerName, "err", err, "cause", c.health.last())
+			c.log.Warn("handshake failed for want of a certificate", "name", h.ServerName, "err", err, "cause", c.health.last().err)
 		}
 		return nil, err
 	}
@@ -226,24 +225,4 @@ type limiter struct {
 func (l *limiter) allow(every time.Duration) bool {
 	now, last := time.Now().UnixNano(), l.last.Load()
 	return now-last >= int64(every) && l.last.CompareAndSwap(last, now)
-}
-
-// health remembers what last went wrong with getting a certificate.
-type health struct {
-	mu  sync.Mutex // guards the following
-	err error
-	at  time.Time
-}
-
-// set records err, or with nil that all is well again.
-func (h *health) set(err error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.err, h.at = err, time.Now()
-}
-
-func (h *health) last() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.err
 }
