@@ -120,6 +120,9 @@ func (m *mattermost) handler() http.Handler {
 	mux.HandleFunc("GET /plugins/strict", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Strict-Transport-Security", "max-age=1")
 	})
+	mux.HandleFunc("GET /plugins/cookie", func(w http.ResponseWriter, _ *http.Request) {
+		http.SetCookie(w, &http.Cookie{Name: "MMAUTHTOKEN", Value: "hunter2"})
+	})
 	mux.HandleFunc("GET /plugins/slow", func(w http.ResponseWriter, _ *http.Request) { <-m.stall })
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<title>Mattermost</title>") })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
-	"strings"
 	"time"
 )
 
@@ -86,34 +84,4 @@ func (p *proxy) finish(x *exchange, rec *recorder, r *http.Request, began time.T
 		args = append(args, "err", x.err)
 	}
 	p.logger.Log(context.Background(), level, "http request", append(args, also...)...)
-}
-
-// secretKeys are the query keys whose value lets somebody in.
-var secretKeys = map[string]bool{
-	"token": true, "access_token": true, "invite_id": true, "t": true, "code": true, "state": true,
-	"samlresponse": true, "h": true, "secret": true,
-}
-
-// redactPath is the path and query of u as they may stand in a log: without
-// tokens, invitations, one-time codes, public-file hashes and webhook ids.
-func redactPath(u *url.URL) string {
-	path := u.EscapedPath()
-	if before, rest, ok := strings.Cut(path, "/hooks/"); ok {
-		path = before + "/hooks/***"
-		if _, tail, ok := strings.Cut(rest, "/"); ok {
-			path += "/" + tail
-		}
-	}
-	if u.RawQuery == "" {
-		return path
-	}
-	pairs := strings.FieldsFunc(u.RawQuery, func(c rune) bool { return c == '&' || c == ';' })
-	for i, pair := range pairs {
-		name, _, _ := strings.Cut(pair, "=")
-		plain, err := url.QueryUnescape(name)
-		if err != nil || secretKeys[strings.ToLower(plain)] {
-			pairs[i] = name + "=***"
-		}
-	}
-	return path + "?" + strings.Join(pairs, "&")
 }
