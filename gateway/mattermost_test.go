@@ -16,8 +16,8 @@ import (
 	"github.com/coder/websocket"
 )
 
-// A mattermost stands in for the real one: its timeouts, its ping, its
-// WebSocket with and without a trailing slash, files, and a plugin's paths. It
+// A mattermost stands in for the real one: its timeouts, its
+// /system/ping, its WebSocket with and without a trailing slash, files, and a plugin's paths. It
 // can be stopped and started again at the same address.
 type mattermost struct {
 	t    *testing.T
