@@ -46,6 +46,7 @@ type Gateway struct {
 	sockets sockets
 	certs   *tls.Certificates
 	port    *tls.Port
+	beside  *tls.Port     // on listen.http; nil when that is off
 	hairpin *turn.Hairpin // nil without TURN
 	turn    *turn.Server  // nil without TURN
 	probe   *selfTest     // nil without TURN
@@ -143,6 +144,9 @@ func (g *Gateway) buildTLS(cfg Config, _ Secrets) error {
 		return fmt.Errorf("proxy.trusted_proxies: %w", err)
 	}
 	g.port = tls.NewPort(g.sockets.https, certs, tls.PortOptions{Logger: g.logger, Metrics: g.registry, Trusted: trusted})
+	if g.sockets.http != nil {
+		g.beside = g.port.Beside(g.sockets.http)
+	}
 	return nil
 }
 

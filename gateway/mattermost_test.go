@@ -16,8 +16,8 @@ import (
 	"github.com/coder/websocket"
 )
 
-// A mattermost stands in for the real one: its timeouts, its ping, its
-// WebSocket with and without a trailing slash, files, and a plugin's paths. It
+// A mattermost stands in for the real one: its timeouts, its
+// /system/ping, its WebSocket with and without a trailing slash, files, and a plugin's paths. It
 // can be stopped and started again at the same address.
 type mattermost struct {
 	t    *testing.T
@@ -119,6 +119,9 @@ func (m *mattermost) handler() http.Handler {
 	})
 	mux.HandleFunc("GET /plugins/strict", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Strict-Transport-Security", "max-age=1")
+	})
+	mux.HandleFunc("GET /plugins/cookie", func(w http.ResponseWriter, _ *http.Request) {
+		http.SetCookie(w, &http.Cookie{Name: "MMAUTHTOKEN", Value: "hunter2"})
 	})
 	mux.HandleFunc("GET /plugins/slow", func(w http.ResponseWriter, _ *http.Request) { <-m.stall })
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<title>Mattermost</title>") })

@@ -19,6 +19,8 @@ type metrics struct {
 	requests  map[string]map[string]prometheus.Counter // by method, then class of status
 	duration  prometheus.Histogram
 	inFlight  prometheus.Gauge
+	malformed prometheus.Counter
+	broken    prometheus.Counter
 	wsOpen    prometheus.Gauge
 	wsOpened  prometheus.Counter
 	wsClosed  *prometheus.CounterVec // reason
@@ -54,7 +56,13 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300},
 		}),
 		inFlight: gauge("sallyport_http_requests_in_flight", "Requests being answered, WebSockets excluded."),
-		wsOpen:   gauge("sallyport_ws_open", "WebSockets to Mattermost that are open."),
+		malformed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sallyport_http_malformed_total", Help: "HTTP/1 requests refused with 400 because their framing is not sound.",
+		}),
+		broken: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sallyport_upstream_broken_answers_total", Help: "Answers that Mattermost began and broke off.",
+		}),
+		wsOpen: gauge("sallyport_ws_open", "WebSockets to Mattermost that are open."),
 		wsOpened: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sallyport_ws_opened_total", Help: "WebSockets to Mattermost opened.",
 		}),
@@ -79,7 +87,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, result := range []string{reloadDone, reloadFailed} {
 		m.reloads.WithLabelValues(result)
 	}
-	reg.MustRegister(requests, m.duration, m.inFlight, m.wsOpen, m.wsOpened, m.wsClosed, m.wsRefused, m.upstream, m.reloads)
+	reg.MustRegister(requests, m.duration, m.inFlight, m.malformed, m.broken, m.wsOpen, m.wsOpened, m.wsClosed, m.wsRefused, m.upstream, m.reloads)
 	return m
 }
 

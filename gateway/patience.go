@@ -3,6 +3,7 @@ package gateway
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -16,8 +17,11 @@ import (
 // whole: an upload or a download that moves may last for hours.
 const clientPatience = 60 * time.Second
 
-// errStalled is what reading the body of a client that fell silent gives.
-var errStalled = errors.New("client stopped sending the request")
+// What reading the body of a client that fell silent, or left, gives.
+var (
+	errStalled = errors.New("client stopped sending the request")
+	errLeft    = errors.New("client left in the middle of the request")
+)
 
 // A patient is the http.ResponseWriter of one request. It puts a deadline on
 // every single wait for the client, where net/http knows only limits on the
@@ -32,15 +36,18 @@ type patient struct {
 	http.ResponseWriter
 	limit time.Duration
 	h1    bool
+	conn  *strictConn // nil on HTTP/2
 
 	mu     sync.Mutex // guards the following
 	unread bool       // something of the body may still be unread
 	over   bool       // the request has ended, or the connection was hijacked: hands off
+	due    time.Time  // when the client must have sent more of the body; zero if nobody waits for it
+	late   bool       // it has not
 }
 
 // newPatient returns the pair for a handler: w and r, with limit on every wait.
 func newPatient(w http.ResponseWriter, r *http.Request, limit time.Duration) (*patient, *http.Request) {
-	p := &patient{ResponseWriter: w, limit: limit, h1: r.ProtoMajor == 1 || r.Method == preface}
+	p := &patient{ResponseWriter: w, limit: limit, h1: r.ProtoMajor == 1 || r.Method == preface, conn: strictOf(r)}
 	if r.Body != nil && r.Body != http.NoBody {
 		p.unread = true
 		body := r.Body
@@ -69,6 +76,9 @@ func (p *patient) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.over = true
+		if p.conn != nil {
+			p.conn.stepAside()
+		}
 	}
 	return conn, rw, err
 }
@@ -108,6 +118,29 @@ func (p *patient) finish() {
 	p.over = true
 }
 
+// stalled reports whether the client has not sent the body in time. net/http
+// cancels the context of a request then, too, before whoever reads the body
+// learns why: that is no sign of the client having left.
+func (p *patient) stalled() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.late || !p.due.IsZero() && !time.Now().Before(p.due)
+}
+
+// patientOf is the patient that w wraps, nil if there is none.
+func patientOf(w http.ResponseWriter) *patient {
+	for {
+		if p, ok := w.(*patient); ok {
+			return p
+		}
+		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return nil
+		}
+		w = u.Unwrap()
+	}
+}
+
 // A patientBody is the body of a request. The transport may read it even after
 // the handler has returned; then it has no deadline, and nothing to read.
 type patientBody struct {
@@ -117,28 +150,39 @@ type patientBody struct {
 
 // Read implements io.Reader.
 func (b *patientBody) Read(buf []byte) (int, error) {
-	b.deadline(time.Now().Add(b.patient.limit))
+	b.patient.await()
 	n, err := b.ReadCloser.Read(buf)
-	b.deadline(time.Time{})
-	if err != nil {
-		b.done()
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	b.patient.got(err)
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = errStalled
+	case err != nil && err != io.EOF && b.patient.conn != nil && b.patient.conn.broken.Load() != 0:
+		err = errMalformed // net/http has other names for it
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, new(*net.OpError)):
+		err = fmt.Errorf("%w: %w", errLeft, err)
 	}
 	return n, err
 }
 
-func (b *patientBody) deadline(at time.Time) {
-	b.patient.mu.Lock()
-	defer b.patient.mu.Unlock()
-	if !b.patient.over && b.patient.unread {
-		_ = http.NewResponseController(b.patient.ResponseWriter).SetReadDeadline(at)
+// await begins a wait for more of the body.
+func (p *patient) await() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.over && p.unread {
+		p.due = time.Now().Add(p.limit)
+		_ = http.NewResponseController(p.ResponseWriter).SetReadDeadline(p.due)
 	}
 }
 
-func (b *patientBody) done() {
-	b.patient.mu.Lock()
-	defer b.patient.mu.Unlock()
-	b.patient.unread = false
+// got ends the wait; err is what it gave beside bytes.
+func (p *patient) got(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.over && p.unread {
+		_ = http.NewResponseController(p.ResponseWriter).SetReadDeadline(time.Time{})
+	}
+	p.due = time.Time{}
+	if err != nil {
+		p.unread, p.late = false, errors.Is(err, os.ErrDeadlineExceeded)
+	}
 }

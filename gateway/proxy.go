@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
@@ -26,6 +27,8 @@ type proxy struct {
 	metrics *metrics
 	logger  *slog.Logger
 	reverse *httputil.ReverseProxy
+
+	failures, refusals *rarely // log lines: "http request", "websocket handshake refused"
 
 	settings atomic.Pointer[settings] // never nil
 }
@@ -85,7 +88,7 @@ func exchangeOf(ctx context.Context) *exchange {
 }
 
 func newProxy(s *settings, m *metrics, logger *slog.Logger) *proxy {
-	p := &proxy{tunnels: newTunnels(m), metrics: m, logger: logger}
+	p := &proxy{tunnels: newTunnels(m), metrics: m, logger: logger, failures: newRarely(), refusals: newRarely()}
 	p.use(s)
 	p.reverse = &httputil.ReverseProxy{
 		Rewrite:        p.rewrite,
@@ -139,28 +142,64 @@ func (p *proxy) modify(resp *http.Response) error {
 	if x.hsts != "" && resp.Header.Get("Strict-Transport-Security") == "" {
 		resp.Header.Set("Strict-Transport-Security", x.hsts)
 	}
+	resp.Body = &answerBody{resp.Body, resp.Request.Context(), x}
 	return nil
+}
+
+// errBrokenOff says that an upstream ended in the middle of an answer.
+var errBrokenOff = errors.New("upstream broke off its answer")
+
+// An answerBody is the body of an answer. It notes when the upstream breaks it
+// off: the client has the status by then, and nobody else would tell.
+type answerBody struct {
+	io.ReadCloser
+	client   context.Context // ends when the client leaves, which breaks answers off as well
+	exchange *exchange
+}
+
+// Read implements io.Reader.
+func (b *answerBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF && b.client.Err() == nil {
+		b.exchange.err = fmt.Errorf("%w: %w", errBrokenOff, err)
+	}
+	return n, err
 }
 
 // refused records a WebSocket handshake that Mattermost declined: 400 and 403
 // are what a wrong SiteURL or AllowCorsFrom looks like from here.
 func (p *proxy) refused(resp *http.Response) {
 	p.metrics.wsRefused.WithLabelValues(class(resp.StatusCode)).Inc()
-	p.logger.Info("websocket handshake refused", "status", resp.StatusCode,
-		"path", redactPath(resp.Request.URL), "origin", resp.Request.Header.Get("Origin"),
-		"request", resp.Header.Get("X-Request-Id"))
+	level := slog.LevelInfo
+	also, ok := p.refusals.allow()
+	if !ok {
+		level = slog.LevelDebug
+	}
+	args := append([]any{
+		"status", resp.StatusCode, "path", redactPath(resp.Request.URL),
+		"origin", resp.Request.Header.Get("Origin"), "request", resp.Header.Get("X-Request-Id"),
+	}, also...)
+	p.logger.Log(context.Background(), level, "websocket handshake refused", args...)
 }
 
 // fail answers for an upstream that did not.
 func (p *proxy) fail(w http.ResponseWriter, r *http.Request, err error) {
 	x := exchangeOf(r.Context())
+	client := patientOf(w)
+	switch {
+	case client != nil && client.stalled():
+		err = errStalled
+	case errors.Is(err, errLeft), r.Context().Err() != nil:
+		x.err = err
+		panic(http.ErrAbortHandler) // there is nobody to answer
+	}
 	x.err = err
 	if rec, ok := w.(*recorder); ok && rec.status == http.StatusSwitchingProtocols {
 		return // the connection is no longer ours to answer on
 	}
 	x.id = newRequestID()
 	status := failureStatus(err)
-	if status == http.StatusRequestEntityTooLarge && r.ProtoMajor == 1 {
+	if (status == http.StatusRequestEntityTooLarge || status == http.StatusBadRequest) && r.ProtoMajor == 1 {
 		w.Header().Set("Connection", "close") // the rest of the body is not worth reading
 	}
 	if x.hsts != "" {
@@ -175,9 +214,11 @@ func failureStatus(err error) int {
 	switch {
 	case errors.As(err, &tooLarge):
 		return http.StatusRequestEntityTooLarge
+	case errors.Is(err, errMalformed):
+		return http.StatusBadRequest
 	case errors.As(err, &dial):
 		return http.StatusBadGateway
-	case errors.Is(err, errStalled), errors.Is(err, context.Canceled): // the client's doing, no fault of Mattermost's
+	case errors.Is(err, errStalled): // the client's doing, no fault of Mattermost's
 		return http.StatusRequestTimeout
 	case timedOut(err):
 		return http.StatusGatewayTimeout

@@ -28,6 +28,10 @@ var failures = map[int]failure{
 		ID: "sallyport.upstream.timeout", Title: "Mattermost took too long",
 		Message: "The server did not answer in time. Please try again.",
 	},
+	http.StatusBadRequest: {
+		ID: "sallyport.request.malformed", Title: "The request is malformed",
+		Message: "Its body is not what HTTP allows.",
+	},
 	http.StatusRequestTimeout: {
 		ID: "sallyport.client.timeout", Title: "The request did not arrive",
 		Message: "Its rest never came. Please check the connection and try again.",
@@ -81,6 +85,6 @@ func writeFailure(w http.ResponseWriter, r *http.Request, status int, id string)
 
 func wantsJSON(r *http.Request) bool {
 	accept := r.Header.Get("Accept")
-	return strings.HasPrefix(r.URL.Path, "/api/") ||
+	return strings.HasPrefix(r.URL.Path, "/api/") || strings.Contains(r.URL.Path, "/api/v") || // SiteURL may have a path
 		strings.Contains(accept, "application/json") && !strings.Contains(accept, "text/html")
 }

@@ -3,11 +3,10 @@ package gateway
 import (
 	"bufio"
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
-	"strings"
 	"time"
 )
 
@@ -54,14 +53,22 @@ func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 // abort the connection.
 func (p *proxy) finish(x *exchange, rec *recorder, r *http.Request, began time.Time) {
 	took := time.Since(began)
-	p.metrics.count(r.Method, rec.status)
+	status := rec.status
+	if errors.Is(x.err, errBrokenOff) {
+		p.metrics.broken.Inc()
+		status = http.StatusBadGateway // whatever its first line said
+	}
+	p.metrics.count(r.Method, status)
 	if rec.status != http.StatusSwitchingProtocols { // a tunnel left the count when it began
 		p.metrics.inFlight.Dec()
 		p.metrics.duration.Observe(took.Seconds())
 	}
-	level := slog.LevelDebug
-	if rec.status >= 500 {
-		level = slog.LevelInfo
+	level, also := slog.LevelDebug, []any(nil)
+	if status >= 500 {
+		var ok bool
+		if also, ok = p.failures.allow(); ok {
+			level = slog.LevelInfo
+		}
 	}
 	if !p.logger.Enabled(context.Background(), level) {
 		return
@@ -76,35 +83,5 @@ func (p *proxy) finish(x *exchange, rec *recorder, r *http.Request, began time.T
 	if x.err != nil {
 		args = append(args, "err", x.err)
 	}
-	p.logger.Log(context.Background(), level, "http request", args...)
-}
-
-// secretKeys are the query keys whose value lets somebody in.
-var secretKeys = map[string]bool{
-	"token": true, "access_token": true, "invite_id": true, "t": true, "code": true, "state": true,
-	"samlresponse": true, "h": true, "secret": true,
-}
-
-// redactPath is the path and query of u as they may stand in a log: without
-// tokens, invitations, one-time codes, public-file hashes and webhook ids.
-func redactPath(u *url.URL) string {
-	path := u.EscapedPath()
-	if before, rest, ok := strings.Cut(path, "/hooks/"); ok {
-		path = before + "/hooks/***"
-		if _, tail, ok := strings.Cut(rest, "/"); ok {
-			path += "/" + tail
-		}
-	}
-	if u.RawQuery == "" {
-		return path
-	}
-	pairs := strings.FieldsFunc(u.RawQuery, func(c rune) bool { return c == '&' || c == ';' })
-	for i, pair := range pairs {
-		name, _, _ := strings.Cut(pair, "=")
-		plain, err := url.QueryUnescape(name)
-		if err != nil || secretKeys[strings.ToLower(plain)] {
-			pairs[i] = name + "=***"
-		}
-	}
-	return path + "?" + strings.Join(pairs, "&")
+	p.logger.Log(context.Background(), level, "http request", append(args, also...)...)
 }

@@ -29,9 +29,11 @@ const (
 
 // A pool is the upstreams and the connections to them.
 //
-// An upstream that cannot be dialled is down: it gets no requests while another
-// is up. When all are down, requests wait up to hold, and only one of them tries
-// each 250 ms, so that a thousand waiting clients are not a thousand dials.
+// An upstream is down if it cannot be dialled or is slow to answer a probe: it
+// gets no requests while another is up. When all are down, those that are slow
+// get them all the same; if none can be dialled, requests wait up to hold, and
+// only one of them tries each 250 ms, so that a thousand waiting clients are not
+// a thousand dials.
 type pool struct {
 	upstreams []*upstream
 	hold      time.Duration
@@ -45,6 +47,7 @@ type upstream struct {
 	url *url.URL
 
 	down   atomic.Bool
+	away   atomic.Bool            // down because it cannot be dialled
 	tried  atomic.Int64           // when it was last dialled in vain, Unix nanoseconds
 	reason atomic.Pointer[string] // why it is down
 	report atomic.Pointer[report] // nil until in use
@@ -157,13 +160,13 @@ func (p *pool) once(req *http.Request, body *heldBody) (*http.Response, error) {
 	for _, wantDown := range []bool{false, true} {
 		for i := range p.upstreams {
 			u := p.upstreams[(first+i)%len(p.upstreams)]
-			if u.down.Load() != wantDown || wantDown && p.hold > 0 && !u.myTurn() {
+			if u.down.Load() != wantDown || wantDown && p.hold > 0 && u.away.Load() && !u.myTurn() {
 				continue
 			}
 			resp, err := p.transport.RoundTrip(outgoing(req, u, body))
 			var dial *dialError
 			if !errors.As(err, &dial) {
-				if err == nil {
+				if err == nil && u.away.Load() { // a slow one that answers is still slow
 					u.reached()
 				}
 				return resp, err
@@ -243,6 +246,8 @@ func (u *upstream) attach(g prometheus.Gauge, l *slog.Logger) {
 func (u *upstream) failed(err error) {
 	text := err.Error()
 	u.reason.Store(&text)
+	var dial *dialError
+	u.away.Store(errors.As(err, &dial))
 	u.tried.Store(time.Now().UnixNano())
 	if r := u.report.Load(); !u.down.Swap(true) && r != nil {
 		r.gauge.Set(0)
@@ -251,6 +256,7 @@ func (u *upstream) failed(err error) {
 }
 
 func (u *upstream) reached() {
+	u.away.Store(false)
 	if r := u.report.Load(); u.down.Swap(false) && r != nil {
 		r.gauge.Set(1)
 		r.logger.Info("upstream is up again", "upstream", u.url.Host)

@@ -149,7 +149,7 @@ func TestWaitingRequestsDialTogether(t *testing.T) {
 		dials.Add(1)
 		return nil, &dialError{net.ErrClosed}
 	}
-	p.upstreams[0].failed(net.ErrClosed)
+	p.upstreams[0].failed(&dialError{net.ErrClosed})
 	var wait sync.WaitGroup
 	for range 200 {
 		wait.Go(func() {
@@ -223,6 +223,53 @@ func TestProbeNeedsTwoSlowAnswers(t *testing.T) {
 	}
 	if len(misses) != 1 {
 		t.Errorf("%d upstreams remembered, one is in use", len(misses))
+	}
+}
+
+// A Mattermost that is slow to answer probes is better than none: its users get
+// their pages as fast as it gives them, and it counts as up again when a probe
+// says so, not with each of those pages.
+func TestSlowUpstreamIsUsedIfThereIsNoOther(t *testing.T) {
+	slow, other := startMattermost(t), startMattermost(t)
+	rig := startProxy(t, func(c *Config) {
+		c.Proxy.Hold = time.Minute
+		c.Upstream = []string{slow.url(), other.url()}
+	})
+	ups, misses := rig.settings.Load().pool.upstreams, map[*upstream]int{}
+	other.stop()
+	for range probeMisses {
+		judge(ups, []error{context.DeadlineExceeded, &dialError{net.ErrClosed}}, misses)
+	}
+	const requests = 40
+	done := make(chan int, requests)
+	for range requests {
+		go func() {
+			resp, err := rig.h2.Get(rig.url("/"))
+			if err != nil {
+				done <- 0
+				return
+			}
+			_ = resp.Body.Close()
+			done <- resp.StatusCode
+		}()
+	}
+	late := time.After(retryEvery * requests / 4) // one by one they would take 225 ms each
+	for range requests {
+		select {
+		case status := <-done:
+			if status != http.StatusOK {
+				t.Fatalf("status %d", status)
+			}
+		case <-late:
+			t.Fatal("requests wait for a slow upstream as if it were away")
+		}
+	}
+	if !ups[0].down.Load() {
+		t.Error("up again because of answers, although no probe found it quick")
+	}
+	judge(ups, []error{nil, &dialError{net.ErrClosed}}, misses)
+	if ups[0].down.Load() {
+		t.Error("down although a probe found it quick")
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,6 +56,26 @@ func TestProxyHeaderReachesEverybody(t *testing.T) {
 		cancel()
 		if err != nil || res.Mapped.String() != client+":50123" {
 			t.Errorf("TURN over %s: mapped address %v, %v", network, res.Mapped, err)
+		}
+	}
+}
+
+// On listen.http, too: it is the client that gets the redirect, and a header of
+// somebody else ends the connection.
+func TestProxyHeaderOnPort80(t *testing.T) {
+	const request = "PROXY TCP4 192.0.2.77 198.51.100.1 50123 80\r\nGET /page HTTP/1.1\r\nHost: x\r\n\r\n"
+	for trusted, want := range map[string]string{"127.0.0.1": "HTTP/1.1 301 Moved Permanently", "192.0.2.1": ""} {
+		g := startGateway(t, func(c *Config) { c.Proxy.TrustedProxies = []string{trusted} })
+		c, err := net.Dial("tcp", g.Addrs().HTTP)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		mustWrite(t, c, request)
+		answer, _ := io.ReadAll(c)
+		if line, _, _ := strings.Cut(string(answer), "\r\n"); line != want {
+			t.Errorf("with %s trusted: %q, want %q", trusted, line, want)
 		}
 	}
 }

@@ -41,7 +41,9 @@ type runner struct {
 //	the rest    admin last, so that it can be asked until the end
 func (g *Gateway) parts() []part {
 	listen := func(s *site, ln net.Listener) func(ctx, hard context.Context) error {
-		return func(ctx, hard context.Context) error { return s.run(ctx, hard, ln) }
+		return func(ctx, hard context.Context) error {
+			return s.run(ctx, hard, strictListener{ln, g.metrics.malformed})
+		}
 	}
 	var parts []part
 	if g.probe != nil {
@@ -51,7 +53,7 @@ func (g *Gateway) parts() []part {
 		part{"https", listen(g.secure, g.port.HTTP())},
 		part{"plain", listen(g.plain, g.port.Plain())})
 	if g.http != nil {
-		parts = append(parts, part{"http", listen(g.http, g.sockets.http)})
+		parts = append(parts, part{"http", listen(g.http, g.beside.Plain())}, part{"http port", simple(g.beside.Run)})
 	}
 	parts = append(parts, part{"port", simple(g.port.Run)})
 	if g.turn != nil {

@@ -54,6 +54,11 @@ func newSite(h http.Handler, logger *slog.Logger) *site {
 			defer confess(logger, r)
 			p, r := newPatient(w, r, s.patience)
 			defer p.finish()
+			if p.conn != nil && p.conn.serve() {
+				w.Header().Set("Connection", "close")
+				http.Error(p, "malformed body", http.StatusBadRequest)
+				return
+			}
 			if r.Method == preface {
 				w.Header().Set("Connection", "close")
 				http.Error(p, "HTTP/2 is spoken after ALPN only", http.StatusHTTPVersionNotSupported)
@@ -66,6 +71,7 @@ func newSite(h http.Handler, logger *slog.Logger) *site {
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug), // strangers' handshakes and half requests
 		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       withStrict,
 		Protocols:         new(http.Protocols),
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: stuckWrite, SendPingTimeout: silentPing},
 	}

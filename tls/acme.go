@@ -124,17 +124,31 @@ func (a *automatic) leaves() []*x509.Certificate {
 	}
 	var all []*x509.Certificate
 	for _, n := range a.names {
-		var newest *x509.Certificate
-		for _, c := range e.cache.AllMatchingCertificates(n) {
-			if newest == nil || c.Leaf.NotAfter.After(newest.NotAfter) {
-				newest = c.Leaf
-			}
-		}
-		if newest != nil {
+		if newest := e.leaf(n); newest != nil {
 			all = append(all, newest)
 		}
 	}
 	return all
+}
+
+// leaf is the certificate in use for name, nil if there is none.
+func (e *engine) leaf(name string) (newest *x509.Certificate) {
+	for _, c := range e.cache.AllMatchingCertificates(name) {
+		if newest == nil || c.Leaf.NotAfter.After(newest.NotAfter) {
+			newest = c.Leaf
+		}
+	}
+	return newest
+}
+
+// fault records why there is no certificate, or no new one, for name. It is over
+// once there is one, whoever obtained it: another replica does not tell us.
+func (a *automatic) fault(e *engine, name string, err error) {
+	before := e.leaf(name)
+	a.opts.health.set(name, err, func() bool {
+		now := e.leaf(name)
+		return now != nil && (before == nil || !now.Equal(before))
+	})
 }
 
 func (a *automatic) reload(cfg Config) error {
@@ -186,10 +200,12 @@ func (a *automatic) start() *engine {
 		Storage:            &certmagic.FileStorage{Path: a.cfg.Storage},
 		DefaultServerName:  a.names[0],
 		FallbackServerName: a.names[0],
-		OnEvent:            a.event,
-		ShouldEmitFunc:     func(event string) bool { return event != "tls_get_certificate" },
-		Logger:             zlog,
-		Issuers:            []certmagic.Issuer{}, // set below; nil would mean the default
+		OnEvent: func(_ context.Context, event string, data map[string]any) error {
+			return a.event(e, event, data)
+		},
+		ShouldEmitFunc: func(event string) bool { return event != "tls_get_certificate" },
+		Logger:         zlog,
+		Issuers:        []certmagic.Issuer{}, // set below; nil would mean the default
 	}
 	e.magic, e.obtain = certmagic.New(e.cache, cfg), certmagic.New(e.cache, cfg)
 	ca, trial, _ := a.cfg.directory() // checked in newAutomatic
@@ -222,7 +238,7 @@ func (a *automatic) load(ctx context.Context, e *engine) (missing []string) {
 		}
 		missing = append(missing, name)
 		if !errors.Is(err, fs.ErrNotExist) {
-			a.opts.health.set(err)
+			a.fault(e, name, err)
 			a.log.Error("cannot load stored certificate", "name", name, "err", err)
 		}
 	}
@@ -241,7 +257,7 @@ func (a *automatic) obtain(ctx context.Context, e *engine, name string) {
 			return
 		}
 		failures++
-		a.opts.health.set(err) // also those that certmagic emits no event for
+		a.fault(e, name, err) // also those that certmagic emits no event for
 		wait := a.backoff(failures, err)
 		a.log.Error("cannot obtain certificate", "name", name, "err", err, "retry_in", wait)
 		select {
@@ -271,16 +287,16 @@ func (a *automatic) renew(ctx context.Context, e *engine) {
 }
 
 // event counts and remembers what certmagic did.
-func (a *automatic) event(_ context.Context, event string, data map[string]any) error {
+func (a *automatic) event(e *engine, event string, data map[string]any) error {
 	switch event {
 	case "cert_obtained":
 		a.opts.metrics.acmeObtained.Inc()
-		a.opts.health.set(nil)
 		a.log.Info("certificate obtained", "name", data["identifier"], "renewal", data["renewal"], "issuer", data["issuer"])
 	case "cert_failed":
 		a.opts.metrics.acmeFailed.Inc()
+		name, _ := data["identifier"].(string)
 		if err, ok := data["error"].(error); ok {
-			a.opts.health.set(err)
+			a.fault(e, name, err)
 		}
 		if data["renewal"] == true { // obtain logs the others
 			a.log.Error("cannot renew certificate", "name", data["identifier"], "err", data["error"])

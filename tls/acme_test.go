@@ -193,6 +193,36 @@ func TestACMERenewal(t *testing.T) {
 	}
 }
 
+// What another replica obtained into the storage that both share ends our own
+// trouble with that name, although no event tells.
+func TestACMEErrorEndsWithAnotherReplica(t *testing.T) {
+	ln := listen(t)
+	p := startPebble(t, pebbleOptions{tlsPort: portOf(ln.Addr()), httpPort: 1})
+	p.down.Store(true)
+	certs, a := acmeCerts(t, p, 0, 1)
+	gate, waiting := make(chan struct{}), make(chan struct{}, 1)
+	a.backoff = func(int, error) time.Duration {
+		waiting <- struct{}{}
+		<-gate
+		return time.Millisecond
+	}
+	startRig(t, listen(t), certs, PortOptions{})
+	<-waiting
+	if s := certs.Status(); s.Ready || s.LastError == "" {
+		t.Fatalf("without the CA: %+v", s)
+	}
+	p.down.Store(false)
+	other, _ := acmeCerts(t, p, 0, portOf(ln.Addr()))
+	startRig(t, ln, other, PortOptions{})
+	eventually(t, "the other replica has a certificate", func() bool { return other.Status().Ready })
+	orders := p.orders.Load()
+	close(gate)
+	eventually(t, "we have it, too", func() bool { return certs.Status().Ready })
+	if s := certs.Status(); s.LastError != "" || p.orders.Load() != orders {
+		t.Errorf("last error %q, %d orders of our own", s.LastError, p.orders.Load()-orders)
+	}
+}
+
 func TestBackoff(t *testing.T) {
 	refusal := acme.Problem{Type: acme.ProblemTypeRateLimited}
 	for _, tt := range []struct {

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -65,7 +64,15 @@ type Certificates struct {
 	health   *health
 	complain limiter
 
-	current atomic.Pointer[tls.Config]
+	server  *tls.Config // of all connections; owns the session-ticket keys
+	current atomic.Pointer[policy]
+}
+
+// A policy is what a reload may change about handshakes. It is replaced as a
+// whole and never modified.
+type policy struct {
+	usual  *tls.Config
+	silent *tls.Config // for clients whose ALPN protocols are all foreign to us
 }
 
 // NewCertificates prepares the certificates of cfg for names, the host names
@@ -96,7 +103,11 @@ func NewCertificates(cfg Config, names []string, o CertificateOptions) (*Certifi
 	if err != nil {
 		return nil, err
 	}
-	c.current.Store(c.serverConfig(version))
+	// Session tickets stay on, with keys that crypto/tls makes and rotates. They
+	// are those of this configuration, whatever GetConfigForClient returns, so
+	// that a reload does not cost every client a full handshake.
+	c.server = &tls.Config{GetConfigForClient: c.choose}
+	c.current.Store(c.policy(version))
 	return c, nil
 }
 
@@ -124,7 +135,7 @@ func (c *Certificates) Reload(cfg Config) error {
 	if err := c.provider.reload(cfg); err != nil {
 		return err
 	}
-	c.current.Store(c.serverConfig(version))
+	c.current.Store(c.policy(version))
 	return nil
 }
 
@@ -148,12 +159,20 @@ func (c *Certificates) Leaf() *x509.Certificate {
 	return nil
 }
 
-// config returns the server configuration for the next connection.
-func (c *Certificates) config() *tls.Config { return c.current.Load() }
+// choose is the GetConfigForClient of all connections. RFC 7301 §3.2 refuses a
+// client whose protocols are all foreign to us. We look at the first bytes
+// anyway, so that client may go on without ALPN.
+func (c *Certificates) choose(h *tls.ClientHelloInfo) (*tls.Config, error) {
+	p := c.current.Load()
+	ours := func(proto string) bool { return slices.Contains(p.usual.NextProtos, proto) }
+	if len(h.SupportedProtos) > 0 && !slices.ContainsFunc(h.SupportedProtos, ours) {
+		return p.silent, nil
+	}
+	return p.usual, nil
+}
 
-// serverConfig builds the configuration for new connections. Session tickets
-// stay on, with keys that crypto/tls makes and rotates.
-func (c *Certificates) serverConfig(minVersion uint16) *tls.Config {
+// policy is that of new connections.
+func (c *Certificates) policy(minVersion uint16) *policy {
 	cfg := &tls.Config{
 		GetCertificate: c.certificate,
 		MinVersion:     minVersion,
@@ -170,18 +189,9 @@ func (c *Certificates) serverConfig(minVersion uint16) *tls.Config {
 	if c.cfg.Source == SourceACME {
 		cfg.NextProtos = append(cfg.NextProtos, acmez.ACMETLS1Protocol) // RFC 8737
 	}
-	// RFC 7301 §3.2 refuses a client whose protocols are all foreign to us. We
-	// look at the first bytes anyway, so that client may go on without ALPN.
 	silent := cfg.Clone()
 	silent.NextProtos = nil
-	cfg.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-		ours := func(p string) bool { return slices.Contains(cfg.NextProtos, p) }
-		if len(h.SupportedProtos) > 0 && !slices.ContainsFunc(h.SupportedProtos, ours) {
-			return silent, nil
-		}
-		return nil, nil
-	}
-	return cfg
+	return &policy{cfg, silent}
 }
 
 // certificate answers a handshake and takes the connection's slot, since what
@@ -195,7 +205,7 @@ func (c *Certificates) certificate(h *tls.ClientHelloInfo) (*tls.Certificate, er
 	cert, err := c.provider.certificate(h)
 	if err != nil {
 		if c.complain.allow(complainEvery) {
-			c.log.Warn("handshake failed for want of a certificate", "name", h.ServerName, "err", err, "cause", c.health.last())
+			c.log.Warn("handshake failed for want of a certificate", "name", h.ServerName, "err", err, "cause", c.health.last().err)
 		}
 		return nil, err
 	}
@@ -215,24 +225,4 @@ type limiter struct {
 func (l *limiter) allow(every time.Duration) bool {
 	now, last := time.Now().UnixNano(), l.last.Load()
 	return now-last >= int64(every) && l.last.CompareAndSwap(last, now)
-}
-
-// health remembers what last went wrong with getting a certificate.
-type health struct {
-	mu  sync.Mutex // guards the following
-	err error
-	at  time.Time
-}
-
-// set records err, or with nil that all is well again.
-func (h *health) set(err error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.err, h.at = err, time.Now()
-}
-
-func (h *health) last() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.err
 }

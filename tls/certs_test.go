@@ -240,6 +240,40 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// A client that was here before the reload resumes its session after it.
+func TestSessionsSurviveReload(t *testing.T) {
+	r := newRig(t, PortOptions{}).serve()
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		cfg := r.clientConfig("http/1.1")
+		cfg.ClientSessionCache, cfg.MaxVersion = tls.NewLRUClientSessionCache(1), version
+		resumed := func() bool {
+			c := tls.Client(r.dial(), cfg)
+			r.talk(c, []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), 15) // the ticket of 1.3 comes with the answer
+			c.Close()
+			return c.ConnectionState().DidResume
+		}
+		if resumed() {
+			t.Fatal("resumed what never was")
+		}
+		for _, least := range []string{"", "1.2", ""} {
+			if err := r.certs.Reload(Config{Source: SourceSelfSigned, MinVersion: least}); err != nil {
+				t.Fatal(err)
+			}
+			if !resumed() {
+				t.Errorf("%s: a reload forgot the session", tls.VersionName(version))
+			}
+		}
+	}
+	if err := r.certs.Reload(Config{Source: SourceSelfSigned, MinVersion: "1.3"}); err != nil {
+		t.Fatal(err)
+	}
+	old := r.clientConfig()
+	old.MaxVersion = tls.VersionTLS12
+	if err := tls.Client(r.dial(), old).Handshake(); err == nil {
+		t.Error("TLS 1.2 is spoken although a reload forbade it")
+	}
+}
+
 func TestNewCertificatesErrors(t *testing.T) {
 	d := newDisk(t, "one")
 	acme := func(a ACME) Config { return Config{Source: SourceACME, ACME: a} }

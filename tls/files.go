@@ -149,12 +149,12 @@ func (f *files) replaces(pair *tls.Certificate) error {
 func (f *files) use(pair *tls.Certificate, sum [sha256.Size]byte) {
 	f.current.Store(pair)
 	f.content = sum
-	f.health.set(nil)
+	f.health.set("", nil, nil)
 	f.log.Info("certificate loaded", "file", f.cert, "name", pair.Leaf.Subject.CommonName, "not_after", pair.Leaf.NotAfter)
 }
 
 func (f *files) failed(err error) {
-	f.health.set(err)
+	f.health.set("", err, nil)
 	f.metrics.reloadFailures.Inc()
 }
 

@@ -22,7 +22,7 @@ func newPortMetrics(r prometheus.Registerer, pending func() int) *portMetrics {
 	return &portMetrics{
 		connections: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "sallyport_demux_connections_total",
-			Help: "Connections on the shared port by what they turned out to be and the negotiated ALPN protocol.",
+			Help: "Connections on ports 443 and 80 by what they turned out to be and the negotiated ALPN protocol.",
 		}, []string{"kind", "alpn"}),
 		refused: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "sallyport_demux_refused_total",

@@ -3,6 +3,7 @@ package tls
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -106,10 +107,15 @@ type Port struct {
 	open    *admission // not closed yet
 	metrics *portMetrics
 
-	trusted atomic.Pointer[[]netip.Prefix]
+	trusted   *atomic.Pointer[[]netip.Prefix]
+	plainOnly bool // nothing but HTTP without TLS is served
 
 	http, plain, turn, ice *queue
 }
+
+// A ConnectionState is what a finished handshake agreed on. The connections of
+// [Port.HTTP] have it.
+type ConnectionState = tls.ConnectionState
 
 // NewPort returns a Port that will accept from ln, which it then owns. It
 // starts nothing: connections are accepted once Run is called.
@@ -122,14 +128,28 @@ func NewPort(ln net.Listener, certs *Certificates, o PortOptions) *Port {
 		slots:   newSlots(o.Running, o.Waiting),
 		pending: newAdmission(o.Total, o.PerAddress),
 		open:    newAdmission(o.OpenTotal, o.OpenPerAddress),
-		http:    newQueue(ln.Addr(), o.Queue),
-		plain:   newQueue(ln.Addr(), o.Queue),
-		turn:    newQueue(ln.Addr(), o.Queue),
-		ice:     newQueue(ln.Addr(), o.Queue),
+		trusted: new(atomic.Pointer[[]netip.Prefix]),
 	}
+	p.makeQueues()
 	p.SetTrusted(o.Trusted)
 	p.metrics = newPortMetrics(o.Metrics, p.pending.size)
 	return p
+}
+
+// Beside returns a Port that accepts from ln, which it then owns, as p does, but
+// serves HTTP without TLS only: its other listeners never get a connection. It
+// shares p's limits, metrics and trusted proxies, SetTrusted included.
+func (p *Port) Beside(ln net.Listener) *Port {
+	beside := *p
+	beside.ln, beside.plainOnly = ln, true
+	beside.makeQueues()
+	return &beside
+}
+
+func (p *Port) makeQueues() {
+	for _, q := range []**queue{&p.http, &p.plain, &p.turn, &p.ice} {
+		*q = newQueue(p.ln.Addr(), p.opts.Queue)
+	}
 }
 
 // HTTP returns the listener of HTTP over TLS, handshake finished. HTTP/2

@@ -75,6 +75,9 @@ func (p *Port) route(ctx context.Context, v *visit) (*queue, net.Conn, error) {
 		return nil, nil, fmt.Errorf("read first bytes: %w", err)
 	}
 	_ = raw.SetReadDeadline(time.Time{})
+	if p.plainOnly && k != kindHTTP {
+		k = kindUnknown
+	}
 	switch k {
 	case kindTLS:
 		return p.routeTLS(ctx, raw)
@@ -161,7 +164,7 @@ func (p *Port) handshake(ctx context.Context, raw *peeked) (*tls.Conn, error) {
 	start := time.Now()
 	raw.slots = p.slots
 	defer raw.release()
-	c := tls.Server(raw, p.certs.config())
+	c := tls.Server(raw, p.certs.server)
 	err := c.HandshakeContext(ctx)
 	p.metrics.handshakes.WithLabelValues(handshakeResult(ctx, err)).Inc()
 	if err != nil {

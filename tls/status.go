@@ -2,6 +2,7 @@ package tls
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"slices"
 	"time"
@@ -12,7 +13,8 @@ type CertificateStatus struct {
 	Source string   `json:"source"` // acme, files or selfsigned
 	Names  []string `json:"names"`  // the names we want to be known by
 
-	// Ready says that every handshake for Names can be answered.
+	// Ready says that every handshake for Names can be answered with a
+	// certificate that is valid now and covers the name.
 	Ready bool `json:"ready"`
 
 	// Covered are the names and addresses in the certificates in use.
@@ -26,8 +28,9 @@ type CertificateStatus struct {
 	// SubjectPublicKeyInfo, the form browsers and curl take for a pin.
 	PublicKey string `json:"public_key"`
 
-	// LastError is why the last attempt to load, obtain or renew failed; empty
-	// after a success. LastErrorAt is when.
+	// LastError is why the last attempt to load, obtain or renew a certificate
+	// failed; empty once there is one, whoever obtained it. Another name's does
+	// not clear it. LastErrorAt is when.
 	LastError   string    `json:"last_error"`
 	LastErrorAt time.Time `json:"last_error_at"`
 }
@@ -51,13 +54,25 @@ func (c *Certificates) Status() CertificateStatus {
 			s.NotAfter = leaf.NotAfter
 		}
 	}
-	s.Ready = len(leaves) > 0 && (c.cfg.Source != SourceACME || len(leaves) == len(c.names))
-	c.health.mu.Lock()
-	defer c.health.mu.Unlock()
-	if c.health.err != nil {
-		s.LastError, s.LastErrorAt = c.health.err.Error(), c.health.at
+	s.Ready = ready(leaves, c.names, time.Now())
+	if f := c.health.last(); f.err != nil {
+		s.LastError, s.LastErrorAt = f.err.Error(), f.at
 	}
 	return s
+}
+
+// ready reports whether for each of names there is a certificate that is valid
+// now.
+func ready(leaves []*x509.Certificate, names []string, now time.Time) bool {
+	valid := slices.DeleteFunc(slices.Clone(leaves), func(leaf *x509.Certificate) bool {
+		return now.Before(leaf.NotBefore) || now.After(leaf.NotAfter)
+	})
+	for _, name := range names {
+		if !slices.ContainsFunc(valid, func(leaf *x509.Certificate) bool { return leaf.VerifyHostname(name) == nil }) {
+			return false
+		}
+	}
+	return len(valid) > 0
 }
 
 // notAfter is Status.NotAfter in Unix seconds, 0 if there is no certificate.

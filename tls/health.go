@@ -1,0 +1,52 @@
+package tls
+
+import (
+	"sync"
+	"time"
+)
+
+// health remembers what last went wrong with getting each certificate, until
+// that is over.
+type health struct {
+	mu     sync.Mutex // guards the following
+	faults map[string]fault
+}
+
+// A fault is why the certificate of one name could not be had.
+type fault struct {
+	err  error
+	at   time.Time
+	over func() bool // whether it has been had since; nil: set will tell
+}
+
+// set records why the certificate of name cannot be had, or with a nil error
+// that it was. Over, if not nil, tells of what nobody reports: that somebody
+// else got the certificate, for instance.
+func (h *health) set(name string, err error, over func() bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err == nil {
+		delete(h.faults, name)
+		return
+	}
+	if h.faults == nil {
+		h.faults = make(map[string]fault)
+	}
+	h.faults[name] = fault{err, time.Now(), over}
+}
+
+// last returns the latest fault that is not over; its error is nil if there is
+// none.
+func (h *health) last() (latest fault) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for name, f := range h.faults {
+		switch {
+		case f.over != nil && f.over():
+			delete(h.faults, name)
+		case latest.err == nil || f.at.After(latest.at):
+			latest = f
+		}
+	}
+	return latest
+}
