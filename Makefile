@@ -54,8 +54,9 @@ e2e: ## the end-to-end tests of the gateway only
 	$(RACE) -count 1 -timeout 20m -v -run '^($(E2E))$$' ./gateway
 	@.ci/tools -report
 
-natlab: ## calls from behind firewalls, NAT and bad lines, in network namespaces (root)
-	$(GO) test -count 1 -timeout 5m -v -run '^TestNatlab$$' ./gateway
+natlab: ## calls from behind firewalls, NAT, proxies and bad lines, in network namespaces (root)
+	@.ci/tools
+	$(GO) test -count 1 -timeout 5m -v -run '^(TestNatlab.*|TestIPv6)$$' ./gateway
 
 bench: ## every benchmark (BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -p 1 ./...

@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/base64"
@@ -34,14 +35,31 @@ type browserRig struct {
 		API      string `json:"api"`
 		Admin    string `json:"admin"`
 	}
-	artifacts string // directory of the screenshots
+	artifacts string    // directory of the screenshots
+	far, near elsewhere // where demo and browser are; nil is here
+	demo      []string  // further flags of the demo
+	proxy     *browserProxy
 
 	commands *json.Encoder
 	answers  *json.Decoder
 }
 
+// A browserProxy is Playwright's: what leads out of the browser.
+type browserProxy struct {
+	Server   string `json:"server"`
+	Username string `json:"username,omitempty"`
+	Password string `json:"password,omitempty"`
+}
+
 // startBrowserRig skips the test, loudly, if a program it needs is missing.
 func startBrowserRig(t *testing.T) *browserRig {
+	t.Helper()
+	rig := &browserRig{demo: []string{"-port", "0", "-media-port", "0", "-api", "127.0.0.1:0", "-admin", "127.0.0.1:0"}}
+	rig.start(t)
+	return rig
+}
+
+func (rig *browserRig) start(t *testing.T) {
 	t.Helper()
 	node, chromium := browserPrograms(t)
 	artifacts, err := filepath.Abs(filepath.Join(browserDir, "artifacts"))
@@ -51,10 +69,9 @@ func startBrowserRig(t *testing.T) *browserRig {
 	if err := os.MkdirAll(artifacts, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	rig := &browserRig{artifacts: artifacts}
+	rig.artifacts = artifacts
 	rig.startDemo(t)
 	rig.startChromium(t, node, chromium)
-	return rig
 }
 
 func browserPrograms(t *testing.T) (node, chromium string) {
@@ -76,22 +93,17 @@ func browserPrograms(t *testing.T) (node, chromium string) {
 	return node, chromium
 }
 
-// startDemo builds the binary and runs it on free ports.
+// startDemo builds the binary and runs it.
 func (rig *browserRig) startDemo(t *testing.T) {
 	t.Helper()
-	binary := filepath.Join(t.TempDir(), "sallyport")
-	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/sallyport").CombinedOutput(); err != nil {
-		t.Fatalf("build sallyport: %v\n%s", err, out)
-	}
-	demo := exec.Command(binary, "demo", "-json", "-log", "info",
-		"-port", "0", "-media-port", "0", "-api", "127.0.0.1:0", "-admin", "127.0.0.1:0")
+	demo := exec.Command(build(t, "sallyport"), append([]string{"demo", "-json", "-log", "info"}, rig.demo...)...)
 	var log bytes.Buffer
 	demo.Stderr = &log
 	out, err := demo.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := demo.Start(); err != nil {
+	if err := rig.far.do(demo.Start); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -121,10 +133,13 @@ func (rig *browserRig) startChromium(t *testing.T, node, chromium string) {
 		"--use-fake-device-for-media-stream", "--auto-select-tab-capture-source-by-title=Slides",
 		"--ignore-certificate-errors-spki-list=" + rig.publicKey(t),
 	}
-	if onlyLoopback() {
-		args = append(args, "--allow-loopback-in-peer-connection")
-	}
-	launch, err := json.Marshal(map[string]any{"executablePath": chromium, "args": args})
+	must(t, rig.near.do(func() error {
+		if onlyLoopback() {
+			args = append(args, "--allow-loopback-in-peer-connection")
+		}
+		return nil
+	}))
+	launch, err := json.Marshal(map[string]any{"executablePath": chromium, "args": args, "proxy": rig.proxy})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +153,7 @@ func (rig *browserRig) startChromium(t *testing.T, node, chromium string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := driver.Start(); err != nil {
+	if err := rig.near.do(driver.Start); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -167,10 +182,11 @@ func (rig *browserRig) publicKey(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := tls.Dial("tcp", u.Host, &tls.Config{InsecureSkipVerify: true, ServerName: u.Hostname()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	var conn *tls.Conn
+	must(t, rig.far.do(func() (err error) {
+		conn, err = tls.Dial("tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443")), &tls.Config{InsecureSkipVerify: true, ServerName: u.Hostname()})
+		return err
+	}))
 	defer conn.Close()
 	sum := sha256.Sum256(conn.ConnectionState().PeerCertificates[0].RawSubjectPublicKeyInfo)
 	return base64.StdEncoding.EncodeToString(sum[:])

@@ -1,8 +1,10 @@
 package gateway_test
 
 import (
+	"cmp"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -20,15 +22,17 @@ import (
 const (
 	farAddress  = "10.77.0.1"
 	nearAddress = "10.77.1.%d"
-	nearCount   = 6
+	nearCount   = 11
 )
 
 // A network is sallyport as it is delivered in one network namespace, and room
 // for clients in another, with a link for each.
 type network struct {
 	product
-	cable cable
-	used  int // addresses of clients
+	binary string    // of the product
+	there  elsewhere // where it is
+	cable  cable
+	used   int // addresses of clients
 }
 
 // inNetwork runs the calling test in a network, in a process of its own.
@@ -41,7 +45,7 @@ func inNetwork(t *testing.T, test func(*network)) {
 		} else {
 			_ = f.Close()
 		}
-		rerunInNamespace(t)
+		rerunInNamespace(t, "-test.parallel", "32") // most of them wait most of the time
 		return
 	}
 	test(newNetwork(t))
@@ -70,8 +74,8 @@ func newNetwork(t *testing.T) *network {
 		n.cable.ends[nth(i)] = &access{up: newLink(n.cable.far), down: newLink(n.cable.near)}
 	}
 	n.cable.run(t)
-	n.serve(there)
-	n.dialPlugin(n.API)
+	n.there, n.binary = there, build(t, "sallyport")
+	n.serve(n.binary, there, layout{https: farAddress + ":443", media: farAddress, api: farAddress})
 	return n
 }
 
@@ -86,37 +90,63 @@ func ip(commands ...string) error {
 	return nil
 }
 
-// serve builds the product and runs it elsewhere, on its usual ports.
-func (n *network) serve(there elsewhere) {
-	t, dir := n.t, n.t.TempDir()
+// A layout is what differs between the servers of these tests.
+type layout struct {
+	https     string // host and port of HTTPS
+	media     string // IP address of all UDP, and of the media's TCP
+	advertise string // if not empty
+	api       string // IP address
+	perUser   int    // turn.user_allocations, if not 0
+}
+
+// build builds the product.
+func build(t *testing.T, command string) (file string) {
 	t.Helper()
-	binary := filepath.Join(dir, "sallyport")
-	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/sallyport").CombinedOutput(); err != nil {
-		t.Fatalf("build sallyport: %v\n%s", err, out)
+	file = filepath.Join(t.TempDir(), command)
+	if out, err := exec.Command("go", "build", "-o", file, "../cmd/"+command).CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", command, err, out)
 	}
+	return file
+}
+
+// serve runs a build of the product elsewhere, on its usual ports.
+func (p *product) serve(binary string, there elsewhere, at layout) {
+	t, dir := p.t, p.t.TempDir()
+	t.Helper()
 	for name, content := range map[string]string{
 		"turn-secret": e2eTURNSecret, "client-key": e2eClientKey,
 		"config.yaml": fmt.Sprintf(`
-domain: localhost
+domain: %[2]s
 upstream: http://127.0.0.1:8065
-listen: {https: "%[2]s:443", http: "", udp: "%[2]s:443"}
+listen: {https: "%[3]s", http: "", udp: "%[2]s:443"}
 tls: {source: selfsigned}
-turn: {secret_file: %[1]s/turn-secret}
+turn: {secret_file: %[1]s/turn-secret, user_allocations: %[7]d}
 sfu:
   udp: %[2]s:8443
   tcp: %[2]s:8443
-  api: {listen: "%[2]s:8045", clients: [{id: %[3]s, key_file: %[1]s/client-key}], store: ""}
-admin: {listen: "127.0.0.1:0"}
-`, dir, farAddress, e2eClient),
+  advertise: [%[6]s]
+  api: {listen: "%[4]s:8045", clients: [{id: %[5]s, key_file: %[1]s/client-key}], store: ""}
+admin: {listen: "%[4]s:9443"}
+`, dir, at.media, at.https, at.api, e2eClient, at.advertise, cmp.Or(at.perUser, 24)),
 	} {
 		must(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
 	}
+	must(t, there.do(func() error {
+		l, err := net.Listen("tcp", "127.0.0.1:8065")
+		if err == nil {
+			s := &http.Server{Handler: http.HandlerFunc(page)}
+			t.Cleanup(func() { _ = s.Close() })
+			go func() { _ = s.Serve(l) }()
+		}
+		return err
+	}))
 	command := exec.Command(binary, "serve", "-config", filepath.Join(dir, "config.yaml"))
 	command.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SALLYPORT_") })
-	n.run(command, func() error { return there.do(command.Start) })
-	line, err := n.log.await(within(t), `"msg":"serving"`)
+	p.run(command, func() error { return there.do(command.Start) })
+	line, err := p.log.await(within(t), `"msg":"serving"`)
 	must(t, err)
-	n.Addrs = addresses(t, line)
+	p.Addrs = addresses(t, line)
+	p.dialPlugin(p.API)
 }
 
 // A client is a participant with a link of its own.

@@ -106,14 +106,15 @@ func (x *target) probe(ctx context.Context, transport, to string) error {
 }
 
 // rerunInNamespace runs the calling test once more, in a process with a network
-// namespace of its own.
-func rerunInNamespace(t *testing.T) {
+// namespace of its own. flags are further ones of go test's.
+func rerunInNamespace(t *testing.T, flags ...string) {
 	t.Helper()
 	self, err := os.Executable()
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
 	defer cancel()
 	command := exec.CommandContext(ctx, self, "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "3m")
+	command.Args = append(command.Args, flags...)
 	command.Env = append(os.Environ(), inNamespace+"=1")
 	command.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	if os.Geteuid() != 0 { // where users may, they become root of a namespace

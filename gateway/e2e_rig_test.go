@@ -194,25 +194,28 @@ func startHere(t *testing.T, edit func(*gateway.Config)) (*target, *gateway.Gate
 // echoes on any other path.
 func standIn(t *testing.T) *httptest.Server {
 	t.Helper()
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Upgrade") == "" {
-			_, _ = io.WriteString(w, "<title>Mattermost</title>")
-			return
-		}
-		conn, err := websocket.Accept(w, r, nil)
-		if err != nil {
-			return
-		}
-		defer func() { _ = conn.CloseNow() }()
-		for {
-			kind, message, err := conn.Read(r.Context())
-			if err != nil || conn.Write(r.Context(), kind, message) != nil {
-				return
-			}
-		}
-	}))
+	s := httptest.NewServer(http.HandlerFunc(page))
 	t.Cleanup(s.Close)
 	return s
+}
+
+// page is what the stand-in serves.
+func page(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Upgrade") == "" {
+		_, _ = io.WriteString(w, "<title>Mattermost</title>")
+		return
+	}
+	conn, err := websocket.Accept(w, r, nil)
+	if err != nil {
+		return
+	}
+	defer func() { _ = conn.CloseNow() }()
+	for {
+		kind, message, err := conn.Read(r.Context())
+		if err != nil || conn.Write(r.Context(), kind, message) != nil {
+			return
+		}
+	}
 }
 
 func insecure(protocols ...string) *tls.Config {

@@ -134,8 +134,8 @@ func crowd(t *testing.T, n int, open func(i int) net.Conn) []net.Conn {
 }
 
 // metric is a value that the product shows at /metrics.
-func (s *siege) metric(ctx context.Context, name string) (float64, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Admin+"/metrics", nil)
+func (x *target) metric(ctx context.Context, name string) (float64, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+x.Admin+"/metrics", nil)
 	if err != nil {
 		return 0, err
 	}
@@ -157,17 +157,18 @@ func (s *siege) metric(ctx context.Context, name string) (float64, error) {
 }
 
 // reaches fails unless a metric is soon at least n.
-func (s *siege) reaches(t *testing.T, name string, n int) {
+func (x *target) reaches(t *testing.T, name string, n int) {
 	t.Helper()
 	ctx := within(t)
 	for {
-		got, err := s.metric(ctx, name)
+		got, err := x.metric(ctx, name)
 		if err != nil {
 			t.Fatalf("%s is %v, want %d: %v", name, got, n, err)
 		}
 		if int(got) >= n {
 			return
 		}
+		time.Sleep(10 * time.Millisecond) // to look costs the product something, too
 	}
 }
 

@@ -33,7 +33,8 @@ type Config struct {
 	// ICEServers are the TURN servers of the TURN paths.
 	ICEServers []ICEServer
 	// DialTURN opens the stream to a TURN server on the paths TURNTCP and
-	// TURNTLS; for the latter it does the TLS handshake too. The connection's
+	// TURNTLS; for the latter it does the TLS handshake too. On Auto it opens
+	// those of all ICEServers, which must then be of one kind. The connection's
 	// LocalAddr must be a *net.TCPAddr. nil means plain TCP, or TLS that trusts
 	// the system's roots, which SSL_CERT_FILE replaces.
 	DialTURN func(network, address string) (net.Conn, error)

@@ -137,7 +137,7 @@ func settings(c *Config) webrtc.SettingEngine {
 	if c.tally != nil {
 		e.SetNet(c.Bulk.network(c.tally))
 	}
-	if c.DialTURN != nil && (c.Path == TURNTCP || c.Path == TURNTLS) {
+	if c.DialTURN != nil && (c.Path == Auto || c.Path == TURNTCP || c.Path == TURNTLS) {
 		// pion does no TLS of its own over a proxy's connection.
 		e.SetICEProxyDialer(dialer(c.DialTURN))
 	}

@@ -16,8 +16,8 @@
 import { createInterface } from 'node:readline';
 import { chromium } from 'playwright-core';
 
-const { executablePath, args } = JSON.parse(process.argv[2]);
-const browser = await chromium.launch({ executablePath, args, headless: true });
+const { executablePath, args, proxy } = JSON.parse(process.argv[2]);
+const browser = await chromium.launch({ executablePath, args, proxy: proxy ?? undefined, headless: true });
 const pages = new Map(); // name → {context, page, problems}
 
 async function open({ page: name, url, dark, width, height, turn }) {
