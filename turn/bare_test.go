@@ -3,6 +3,7 @@ package turn
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/netip"
@@ -27,6 +28,10 @@ const (
 	bareRealm = "example.com"
 )
 
+// subjectAddrs are what a subject listens on: "odd" has unusual addresses, "six"
+// is UDP over IPv4 with relays on IPv6, "peer" echoes.
+var subjectAddrs = []string{"udp", "tcp", "tls", "odd", "six", "peer"}
+
 // TestSubject is not a test but the process: it serves until its standard input
 // ends, and answers what is asked there.
 func TestSubject(t *testing.T) {
@@ -39,7 +44,7 @@ func TestSubject(t *testing.T) {
 	default:
 		return
 	}
-	for _, name := range []string{"udp", "tcp", "odd", "peer"} {
+	for _, name := range subjectAddrs {
 		fmt.Printf("> %s\n", s.addr[name])
 	}
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
@@ -99,8 +104,12 @@ func (c *counting) AllocatePacketConn(network string, port int) (net.PacketConn,
 }
 
 func servePion(t *testing.T) servant {
-	plain, odd := listen(t), listen(t)
+	plain, secure, odd := listen(t), listen(t), listen(t)
 	udp, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	six, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,6 +120,7 @@ func servePion(t *testing.T) servant {
 	go echo(peer)
 	made := new(atomic.Int64)
 	relay := &counting{turn.RelayAddressGeneratorStatic{RelayAddress: net.IPv4(127, 0, 0, 1), Address: "127.0.0.1"}, made}
+	relay6 := &counting{turn.RelayAddressGeneratorStatic{RelayAddress: net.IPv6loopback, Address: "::1"}, made}
 	may := func(_ net.Addr, ip net.IP) bool { return ip.IsLoopback() }
 	s, err := turn.NewServer(turn.ServerConfig{
 		Realm: bareRealm,
@@ -121,9 +131,13 @@ func servePion(t *testing.T) servant {
 			}
 			return turn.GenerateAuthKey(username, realm, passwordOf([]byte(testSecret), username)), true
 		},
-		PacketConnConfigs: []turn.PacketConnConfig{{PacketConn: udp, RelayAddressGenerator: relay, PermissionHandler: may}},
+		PacketConnConfigs: []turn.PacketConnConfig{
+			{PacketConn: udp, RelayAddressGenerator: relay, PermissionHandler: may},
+			{PacketConn: six, RelayAddressGenerator: relay6, PermissionHandler: may},
+		},
 		ListenerConfigs: []turn.ListenerConfig{
 			{Listener: plain, RelayAddressGenerator: relay, PermissionHandler: may},
+			{Listener: tls.NewListener(secure, testCertificate(t)), RelayAddressGenerator: relay, PermissionHandler: may},
 			{Listener: oddListener{odd}, RelayAddressGenerator: relay, PermissionHandler: may},
 		},
 	})
@@ -131,7 +145,10 @@ func servePion(t *testing.T) servant {
 		t.Fatal(err)
 	}
 	return servant{
-		addr:        map[string]string{"udp": udp.LocalAddr().String(), "tcp": plain.Addr().String(), "odd": odd.Addr().String(), "peer": peer.LocalAddr().String()},
+		addr: map[string]string{
+			"udp": udp.LocalAddr().String(), "six": six.LocalAddr().String(), "peer": peer.LocalAddr().String(),
+			"tcp": plain.Addr().String(), "tls": secure.Addr().String(), "odd": odd.Addr().String(),
+		},
 		allocations: s.AllocationCount,
 		relays:      func() int { return int(made.Load()) },
 		stop:        func() { _ = s.Close() },
@@ -158,7 +175,7 @@ func serveOurs(t *testing.T) servant {
 		}
 		return n
 	}
-	r.addr["odd"], r.addr["peer"] = odd.Addr().String(), testNamed.String()
+	r.addr["odd"], r.addr["six"], r.addr["peer"] = odd.Addr().String(), r.addr["udp"], testNamed.String()
 	return servant{
 		addr: r.addr, allocations: live,
 		relays: func() int {
@@ -211,7 +228,7 @@ func newSubject(t *testing.T, kind string) *subject {
 			}
 		}
 	}()
-	for _, name := range []string{"udp", "tcp", "odd", "peer"} {
+	for _, name := range subjectAddrs {
 		s.addr[name] = s.hear()
 	}
 	s.peer = netip.MustParseAddrPort(s.addr["peer"])
