@@ -23,6 +23,7 @@ type metrics struct {
 	lookups    *prometheus.CounterVec // result
 
 	readvertised prometheus.Counter
+	kinds        kindCounters
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -55,10 +56,14 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 
 		readvertised: prometheus.NewCounter(prometheus.CounterOpts{Name: "sallyport_sfu_address_changes_total", Help: "Changes of the advertised addresses while running."}),
 	}
+	datagrams := counter("sallyport_demux_datagrams_total", "Datagrams on the shared UDP port by what they are.", "kind")
+	for _, name := range kindNames {
+		m.kinds = append(m.kinds, datagrams.WithLabelValues(name))
+	}
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.sessions, m.states, m.errors, m.tracks, m.writes, m.connection, m.dcOpen, m.lockGrab, m.lockHeld, m.clientLoss, m.clientRTT, m.clientJit, m.drops, m.lookups, m.readvertised} {
+	for _, c := range []prometheus.Collector{m.sessions, m.states, m.errors, m.tracks, m.writes, m.connection, m.dcOpen, m.lockGrab, m.lockHeld, m.clientLoss, m.clientRTT, m.clientJit, m.drops, m.lookups, m.readvertised, datagrams} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

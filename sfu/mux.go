@@ -57,6 +57,7 @@ type mux struct {
 	tcp     *tcpMux       // the other half of the sessions' ways; nil without
 	boxes   atomic.Uint32 // outboxes made
 	calm    calm          // of the readers
+	kinds   kindCounters  // of the shared port
 
 	mu     sync.RWMutex          // guards the following
 	conns  map[string][]*muxConn // by local ufrag

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 
 	"github.com/pion/stun"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // A datagramKind says what a datagram is by its first bytes, and so whose it is
@@ -20,6 +21,14 @@ const (
 	kindMedia                       // 20..63: DTLS; 128..191: RTP, RTCP: the SFU's, by the remote address
 	kindQUIC                        // 192..255: long header; nobody takes it yet
 )
+
+// kindNames are the kinds as metrics call them.
+var kindNames = [...]string{
+	kindUnknown: "unknown", kindCheck: "check", kindAnswer: "answer", kindTURN: "turn", kindMedia: "media", kindQUIC: "quic",
+}
+
+// kindCounters count the datagrams of the shared port; without any, nobody does.
+type kindCounters []prometheus.Counter
 
 // classify tells the kind of a datagram. It reads at most the first bytes and
 // allocates nothing.

@@ -17,12 +17,15 @@ type reader struct {
 	ends   []endHook // to be called there, before
 	calm   *calm
 	urgent bool // the batch has more than signs of life
+
+	kinds kindCounters
+	seen  [len(kindNames)]int // in this batch, by kind
 }
 
 // An endHook is told of the end of a batch.
 type endHook interface{ endBatch(r *reader) }
 
-func (m *mux) newReader() *reader { return &reader{out: m.newOutbox(), calm: &m.calm} }
+func (m *mux) newReader() *reader { return &reader{out: m.newOutbox(), calm: &m.calm, kinds: m.kinds} }
 
 // atEnd has h called once, when the batch has been delivered.
 func (r *reader) atEnd(h endHook) { r.ends = append(r.ends, h) }
@@ -35,6 +38,12 @@ func (r *reader) finish() {
 	}
 	r.ends = r.ends[:0]
 	r.out.flush()
+	for kind, c := range r.kinds {
+		if n := r.seen[kind]; n > 0 {
+			c.Add(float64(n))
+			r.seen[kind] = 0
+		}
+	}
 }
 
 // rest returns how long to wait for the next batch, to have more of it at once.
@@ -119,7 +128,7 @@ func (m *mux) survives(err error, failed *int) bool {
 // port. p may be changed until the end of the batch.
 func (m *mux) deliver(r *reader, s *muxSocket, p []byte, from netip.AddrPort) {
 	r.urgent = r.urgent || s.urgent(p, from)
-	if len(p) == 0 || s.guest != nil && !m.mine(s, p, from) {
+	if len(p) == 0 || s.guest != nil && !m.mine(r, s, p, from) {
 		return
 	}
 	if ufrag, ok := requestUfrag(p); ok {
@@ -150,8 +159,10 @@ func (m *mux) deliver(r *reader, s *muxSocket, p []byte, from netip.AddrPort) {
 
 // mine reports whether a datagram that came to a shared socket is for a session.
 // If it is not, the TURN server has got it, or nobody.
-func (m *mux) mine(s *muxSocket, p []byte, from netip.AddrPort) bool {
-	switch classify(p) {
+func (m *mux) mine(r *reader, s *muxSocket, p []byte, from netip.AddrPort) bool {
+	kind := classify(p)
+	r.seen[kind]++
+	switch kind {
 	case kindCheck:
 		if ufrag, ok := requestUfrag(p); ok && m.lookup(ufrag, s) != nil {
 			return true

@@ -117,6 +117,7 @@ func New(s *Sockets, o Options) (*Server, error) {
 	srv.mux.tcp, srv.tcp.mux = srv.tcp, srv.mux
 	srv.resend, srv.reporter = &resenders{mux: m}, newReporter()
 	srv.drops, srv.speakers = drops, o.AudioLastN
+	m.kinds = met.kinds
 	srv.refused = func(err error) { drops(refusal(err)) }
 	srv.chooser = func() chooser { return &steer.Policy{} }
 	if srv.engine, err = newEngine(srv.mux, srv.tcp, log); err != nil {

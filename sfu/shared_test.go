@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/pion/stun"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"sallyport/sfu/internal/batch"
 )
@@ -21,6 +22,7 @@ type sharedRig struct {
 	*mux
 	guest  *SharedConn
 	client *net.UDPConn
+	reg    *prometheus.Registry
 
 	mu    sync.Mutex // guards drops
 	drops []string
@@ -41,6 +43,12 @@ func newSharedRig(t *testing.T, o batch.Options) *sharedRig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.reg = prometheus.NewRegistry()
+	met, err := newMetrics(r.reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.kinds = met.kinds
 	var readers sync.WaitGroup
 	for _, s := range r.sockets {
 		readers.Go(func() { r.read(s) })
@@ -55,6 +63,24 @@ func newSharedRig(t *testing.T, o batch.Options) *sharedRig {
 	}
 	t.Cleanup(func() { _ = r.client.Close() })
 	return r
+}
+
+// counted is how many datagrams of each kind there were.
+func (r *sharedRig) counted(t *testing.T) map[string]float64 {
+	t.Helper()
+	families, err := r.reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]float64)
+	for _, f := range families {
+		if f.GetName() == "sallyport_demux_datagrams_total" {
+			for _, m := range f.GetMetric() {
+				got[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+			}
+		}
+	}
+	return got
 }
 
 func (r *sharedRig) send(t *testing.T, p []byte) {
@@ -129,6 +155,8 @@ func testSharedPort(t *testing.T, r *sharedRig) {
 	r.send(t, bytes.Repeat([]byte{5}, 40))
 	r.send(t, allocate)
 	wants(t, r.guest, allocate) // so the two before it have been read
+	want := map[string]float64{"check": 5, "answer": 2, "turn": 5, "media": 3, "quic": 1, "unknown": 1}
+	until(t, "all are counted", func() bool { return cmp.Equal(want, r.counted(t)) })
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if diff := cmp.Diff([]string{"unknown_source", "quic", "malformed"}, r.drops); diff != "" {
@@ -160,7 +188,8 @@ func TestSharedConnReceive(t *testing.T) {
 	if r.guest.give(p, netip.AddrPort{}) {
 		t.Error("a closed one takes datagrams")
 	}
-	n := testing.AllocsPerRun(100, func() { r.mine(r.sockets[1], p, netip.AddrPort{}) })
+	reader := r.newReader()
+	n := testing.AllocsPerRun(100, func() { r.mine(reader, r.sockets[1], p, netip.AddrPort{}) })
 	if n != 0 {
 		t.Errorf("%v allocations", n)
 	}

@@ -98,4 +98,13 @@ func TestBesideServesPlainHTTPOnly(t *testing.T) {
 	if n := r.metric("sallyport_demux_connections_total", "plain", "unknown"); n != 3 {
 		t.Errorf("%v counted as unknown", n)
 	}
+	r.talk(r.dial(), stun, 46)
+	for at, want := range map[string][2]float64{addr: {3, 0}, r.addr: {0, 1}} { // by port
+		_, port, _ := net.SplitHostPort(at)
+		unknown := r.metric("sallyport_demux_connections_total", "plain", "unknown", ":"+port)
+		turn := r.metric("sallyport_demux_connections_total", "plain", "turn", ":"+port)
+		if got := [2]float64{unknown, turn}; got != want {
+			t.Errorf("on port %s: unknown and TURN %v, want %v", port, got, want)
+		}
+	}
 }

@@ -7,7 +7,7 @@ import (
 
 // portMetrics count what comes through a [Port].
 type portMetrics struct {
-	connections *prometheus.CounterVec // by kind and alpn, both from fixed sets
+	connections *prometheus.CounterVec // by port, kind and alpn; the latter are from fixed sets
 	refused     *prometheus.CounterVec // by limit
 	handshakes  *prometheus.CounterVec // by result
 	duration    prometheus.Histogram
@@ -23,7 +23,7 @@ func newPortMetrics(r prometheus.Registerer, pending func() int) *portMetrics {
 		connections: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "sallyport_demux_connections_total",
 			Help: "Connections on ports 443 and 80 by what they turned out to be and the negotiated ALPN protocol.",
-		}, []string{"kind", "alpn"}),
+		}, []string{"port", "kind", "alpn"}),
 		refused: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "sallyport_demux_refused_total",
 			Help: "Connections closed because a limit was reached: address, total, open_address, open_total or queue.",

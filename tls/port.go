@@ -99,6 +99,7 @@ func (o PortOptions) withDefaults() PortOptions {
 // never touches it again: it only learns when the connection is closed.
 type Port struct {
 	ln    net.Listener
+	port  string // of ln
 	certs *Certificates
 	opts  PortOptions
 
@@ -123,6 +124,7 @@ func NewPort(ln net.Listener, certs *Certificates, o PortOptions) *Port {
 	o = o.withDefaults()
 	p := &Port{
 		ln:      ln,
+		port:    portName(ln),
 		certs:   certs,
 		opts:    o,
 		slots:   newSlots(o.Running, o.Waiting),
@@ -136,12 +138,18 @@ func NewPort(ln net.Listener, certs *Certificates, o PortOptions) *Port {
 	return p
 }
 
+// portName returns the number under which metrics know ln.
+func portName(ln net.Listener) string {
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	return port
+}
+
 // Beside returns a Port that accepts from ln, which it then owns, as p does, but
 // serves HTTP without TLS only: its other listeners never get a connection. It
 // shares p's limits, metrics and trusted proxies, SetTrusted included.
 func (p *Port) Beside(ln net.Listener) *Port {
 	beside := *p
-	beside.ln, beside.plainOnly = ln, true
+	beside.ln, beside.port, beside.plainOnly = ln, portName(ln), true
 	beside.makeQueues()
 	return &beside
 }

@@ -201,9 +201,16 @@ func closed(c net.Conn) error {
 	return nil
 }
 
-// metric returns the value of the counter or gauge with these label values.
-func (r *rig) metric(name string, labels ...string) float64 {
+// metric returns the value of the counter or gauge with these label values, of
+// all ports or, if the last one begins with a colon, of that.
+func (r *rig) metric(name string, labels ...string) (sum float64) {
 	r.t.Helper()
+	port := ""
+	if n := len(labels); n > 0 {
+		if p, ok := strings.CutPrefix(labels[n-1], ":"); ok {
+			port, labels = p, labels[:n-1]
+		}
+	}
 	families, err := r.reg.Gather()
 	if err != nil {
 		r.t.Fatal(err)
@@ -214,15 +221,20 @@ func (r *rig) metric(name string, labels ...string) float64 {
 		}
 		for _, m := range f.GetMetric() {
 			var have []string
+			at := port
 			for _, l := range m.GetLabel() { // sorted by name
-				have = append(have, l.GetValue())
+				if l.GetName() != "port" {
+					have = append(have, l.GetValue())
+				} else if port != "" {
+					at = l.GetValue()
+				}
 			}
-			if strings.Join(have, ",") == strings.Join(labels, ",") {
-				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			if at == port && strings.Join(have, ",") == strings.Join(labels, ",") {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
 			}
 		}
 	}
-	return 0
+	return sum
 }
 
 // eventually waits until ok holds.

@@ -191,7 +191,7 @@ func handshakeResult(ctx context.Context, err error) string {
 // count records what a connection turned out to be. Both labels come from fixed
 // sets: alpn is one of ours, "none", or "plain" without TLS.
 func (p *Port) count(kind, alpn string) {
-	p.metrics.connections.WithLabelValues(kind, alpn).Inc()
+	p.metrics.connections.WithLabelValues(p.port, kind, alpn).Inc()
 }
 
 // endOf names the reason why a client did not say what it speaks.
