@@ -76,6 +76,28 @@ func TestAbuseShows(t *testing.T) {
 	if n := unanswered(); n != 200 {
 		t.Errorf("%v bytes after the answer", n)
 	}
+
+	// The call ends, and he goes on.
+	send := func(packets int) {
+		for range packets {
+			_, _ = relay.WriteTo(make([]byte, 100), net.UDPAddrFromAddrPort(testNamed))
+		}
+	}
+	send(2 * handoffEvery) // noticed now
+	if n := unanswered(); n != 200 {
+		t.Errorf("%v bytes in a pause", n)
+	}
+	relay.heard.Add(-int64(silence + time.Second))
+	send(2 * handoffEvery)
+	if n := unanswered(); n < 200+100*handoffEvery {
+		t.Errorf("%v bytes after the call", n)
+	}
+	_, _ = h.Conns()[0].WriteTo([]byte("answer"), relay.addr) // another one
+	before := unanswered()
+	send(2 * handoffEvery)
+	if n := unanswered(); n != before {
+		t.Errorf("%v bytes in the next call", n-before)
+	}
 }
 
 // How long packets wait for the SFU is measured, now and then.

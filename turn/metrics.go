@@ -78,7 +78,7 @@ func newMetrics(reg prometheus.Registerer, mostAddresses func() float64) (*metri
 		bytes       = counter("bytes_total", "Relayed payload in bytes; up is client to peer.", "direction", "transport")
 		packets     = counter("packets_total", "Relayed packets; up is client to peer.", "direction", "transport")
 		dropped     = counter("drops_total", "Packets and connections thrown away.", "reason")
-		unanswered  = counter("unanswered_bytes_total", "Payload relayed to the SFU that has not answered the allocation yet: no session.")
+		unanswered  = counter("unanswered_bytes_total", "Payload relayed to the SFU that does not answer the allocation: no session.")
 		shared      = counter("shared_credentials_total", "Credentials used from many addresses.")
 		most        = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "sallyport_turn_credential_addresses_max", Help: "Addresses from which one credential was used within an hour, the highest number.",

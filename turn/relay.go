@@ -18,6 +18,10 @@ const (
 	// allocation: a few key frames, or 50 ms at 20 kpps.
 	relayQueue = 1024
 
+	// silence is how long the SFU may say nothing until what is sent to it counts
+	// as belonging to no call: in one, it answers checks of ICE every few seconds.
+	silence = 30 * time.Second
+
 	// A token bucket holds a quarter of a second, but a key frame in any case.
 	bucketTime = 250 * time.Millisecond
 	bucketMin  = 16 << 10
@@ -46,8 +50,11 @@ type relay struct {
 	ended    sync.Once               // leaving group
 	named    []atomic.Pointer[alias] // per landing: the alias the client used last
 
-	answered atomic.Bool // the SFU has sent something
-	sent     uint        // packets to the SFU; pion's read loop only
+	answered atomic.Bool // the SFU has sent something since it was last looked at
+
+	inCall atomic.Bool  // it did so lately
+	heard  atomic.Int64 // when that was last seen, Unix time in nanoseconds
+	sent   uint         // packets to the SFU; pion's read loop only
 
 	from   net.UDPAddr // result of ReadFrom, valid until the next one
 	fromIP [16]byte
@@ -118,16 +125,27 @@ func (r *relay) toSFU(b []byte, a *alias) {
 		last.Store(a)
 	}
 	r.flow.up(len(b))
-	if !r.answered.Load() {
-		r.metrics.unanswered.Add(float64(len(b)))
-	}
 	p := packetOf(b)
 	p.relay = r
 	if r.sent++; r.sent%handoffEvery == 0 {
 		p.handed = time.Now()
+		r.listen(p.handed)
+	}
+	if !r.inCall.Load() && !r.answered.Load() {
+		r.metrics.unanswered.Add(float64(len(b)))
 	}
 	if lost := l.in.push(p); lost > 0 {
 		r.metrics.drops.landing.Add(float64(lost))
+	}
+}
+
+// listen notes whether the SFU still answers.
+func (r *relay) listen(now time.Time) {
+	if r.answered.Swap(false) {
+		r.heard.Store(now.UnixNano())
+		r.inCall.Store(true)
+	} else if now.UnixNano()-r.heard.Load() > int64(silence) {
+		r.inCall.Store(false)
 	}
 }
 
