@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // ErrNoAllocation is returned when a packet is sent to an address that is not
@@ -224,85 +223,6 @@ func (h *Hairpin) find(a netip.AddrPort) *relay {
 	}
 	return r
 }
-
-// A landing is a media socket of the SFU as seen from the relays.
-type landing struct {
-	hairpin *Hairpin
-	index   int // place in Hairpin.landings
-	local   *net.UDPAddr
-	first   atomic.Pointer[alias] // label of packets to relays that never wrote here
-	in      *ring
-	done    chan struct{}
-	once    sync.Once
-}
-
-func (l *landing) ReadFrom(b []byte) (int, net.Addr, error) {
-	p := l.read()
-	if p == nil {
-		return 0, nil, net.ErrClosed
-	}
-	if !p.handed.IsZero() {
-		p.relay.metrics.handoff.Observe(time.Since(p.handed).Seconds())
-	}
-	n, from := copy(b, p.bytes()), p.relay.addr
-	p.release()
-	return n, from, nil
-}
-
-// ReadFromUDPAddrPort is ReadFrom with the source as a value.
-func (l *landing) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
-	n, from, err := l.ReadFrom(b)
-	if err != nil {
-		return 0, netip.AddrPort{}, err
-	}
-	return n, addrPort(from), nil
-}
-
-// read waits for a packet; nil means closed.
-func (l *landing) read() *packet {
-	for {
-		select {
-		case <-l.done:
-			return nil
-		default:
-		}
-		if p := l.in.pop(); p != nil {
-			return p
-		}
-		select {
-		case <-l.in.wake:
-		case <-l.done:
-			return nil
-		}
-	}
-}
-
-func (l *landing) WriteTo(b []byte, to net.Addr) (int, error) {
-	return l.WriteToUDPAddrPort(b, addrPort(to))
-}
-
-// WriteToUDPAddrPort is WriteTo with the destination as a value.
-func (l *landing) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
-	r := l.hairpin.find(to)
-	if r == nil {
-		return 0, ErrNoAllocation
-	}
-	r.fromSFU(b, l)
-	return len(b), nil
-}
-
-// Reaches reports whether a relayed address is that of a living allocation.
-func (l *landing) Reaches(client netip.AddrPort) bool { return l.hairpin.find(client) != nil }
-
-func (l *landing) Close() error {
-	l.once.Do(func() { close(l.done) })
-	return nil
-}
-
-func (l *landing) LocalAddr() net.Addr              { return l.local }
-func (l *landing) SetDeadline(time.Time) error      { return nil }
-func (l *landing) SetReadDeadline(time.Time) error  { return nil }
-func (l *landing) SetWriteDeadline(time.Time) error { return nil }
 
 // addrPort returns a UDP or TCP address as a value, without allocating. The
 // zero value stands for every other kind.
