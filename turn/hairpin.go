@@ -55,7 +55,8 @@ type Hairpin struct {
 // alias is an Alias as relays use it.
 type alias struct {
 	landing *landing
-	named   *net.UDPAddr // never modified
+	at      netip.AddrPort
+	named   *net.UDPAddr // the same; never modified
 }
 
 // NewHairpin returns a hairpin whose relayed addresses are on relayIPs, the
@@ -82,7 +83,7 @@ func NewHairpin(relayIPs []netip.Addr, aliases []Alias) *Hairpin {
 			at[local] = l
 			h.landings = append(h.landings, l)
 		}
-		all[named] = &alias{landing: l, named: net.UDPAddrFromAddrPort(named)}
+		all[named] = &alias{landing: l, at: named, named: net.UDPAddrFromAddrPort(named)}
 		if l.first.Load() == nil {
 			l.first.Store(all[named])
 		}
@@ -110,9 +111,9 @@ func (h *Hairpin) Add(aliases []Alias) {
 		l := h.landings[i]
 		if old := all[named]; old == nil {
 			h.added = append(h.added, named)
-			all[named] = &alias{landing: l, named: net.UDPAddrFromAddrPort(named)}
+			all[named] = &alias{landing: l, at: named, named: net.UDPAddrFromAddrPort(named)}
 		} else if old.landing != l {
-			all[named] = &alias{landing: l, named: old.named}
+			all[named] = &alias{landing: l, at: named, named: old.named}
 		}
 		if !newest[l] {
 			newest[l] = true
@@ -136,7 +137,14 @@ func (h *Hairpin) alias(peer netip.AddrPort) *alias { return (*h.aliases.Load())
 // error is net.ErrClosed, after Close. WriteTo sends to a relayed address and
 // fails with ErrNoAllocation if there is no such relay; it never blocks.
 // Deadlines have no effect. The conns also have the methods
-// ReadFromUDPAddrPort and WriteToUDPAddrPort of net.UDPConn.
+// ReadFromUDPAddrPort and WriteToUDPAddrPort of net.UDPConn, and one that spares
+// the packets a queue and the SFU a goroutine that waits for them:
+//
+//	Receive(take func(packets [][]byte, from netip.AddrPort))
+//
+// calls take, from any goroutine and several at a time, with what one client has
+// sent, until the conn is closed. take may change the packets, but keeps nothing
+// of them, and must not block. Nothing comes from ReadFrom meanwhile.
 func (h *Hairpin) Conns() []net.PacketConn {
 	conns := make([]net.PacketConn, len(h.landings))
 	for i, l := range h.landings {

@@ -14,9 +14,35 @@ type landing struct {
 	index   int // place in Hairpin.landings
 	local   *net.UDPAddr
 	first   atomic.Pointer[alias] // label of packets to relays that never wrote here
-	in      *ring
+	in      *ring                 // what waits for ReadFrom
 	done    chan struct{}
 	once    sync.Once
+
+	mu   sync.RWMutex                          // held to read while take runs
+	take func(p [][]byte, from netip.AddrPort) // of Receive; nil: there is ReadFrom
+}
+
+// Receive calls take for what clients send, on the goroutine that has read it,
+// until l is closed and the last call has returned: see Hairpin.Conns.
+func (l *landing) Receive(take func(packets [][]byte, from netip.AddrPort)) {
+	l.mu.Lock()
+	l.take = take
+	l.mu.Unlock()
+	<-l.done
+	l.mu.Lock()
+	l.take = nil
+	l.mu.Unlock()
+}
+
+// give hands packets over if somebody receives them.
+func (l *landing) give(packets [][]byte, from netip.AddrPort) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.take == nil {
+		return false
+	}
+	l.take(packets, from)
+	return true
 }
 
 func (l *landing) ReadFrom(b []byte) (int, net.Addr, error) {

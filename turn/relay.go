@@ -28,8 +28,9 @@ const (
 // peers, through a kernel socket opened when first used. Everything else sent
 // to it is dropped and counted.
 //
-// Two goroutines use it, pion's read loop of the shard (WriteTo) and pion's
-// loop of the allocation (ReadFrom), and the SFU's writers.
+// Two goroutines of pion's use it, the read loop of the shard (WriteTo) and the
+// loop of the allocation (ReadFrom); past them media goes on the goroutines of the
+// client's reader and of the SFU.
 type relay struct {
 	hairpin  *Hairpin
 	peers    *peers
@@ -46,8 +47,11 @@ type relay struct {
 	ended    sync.Once               // leaving group
 	named    []atomic.Pointer[alias] // per landing: the alias the client used last
 
-	answered atomic.Bool // the SFU has sent something
-	sent     uint        // packets to the SFU; pion's read loop only
+	answered atomic.Bool              // the SFU has sent something
+	sent     atomic.Uint32            // hauls to the SFU
+	bound    atomic.Pointer[bindings] // nil before the first channel and after Close
+	slow     atomic.Int32             // packets that pion has got, or will get, and has not sent yet
+	passing  bool                     // pion has one; its loop only
 
 	from   net.UDPAddr // result of ReadFrom, valid until the next one
 	fromIP [16]byte
@@ -105,29 +109,46 @@ func (r *relay) WriteTo(b []byte, to net.Addr) (int, error) {
 	case r.up != nil && !r.up.AllowN(time.Now(), len(b)):
 		r.metrics.drops.bitrate.Inc()
 	case a != nil:
-		r.toSFU(b, a)
+		h := newHaul()
+		h.relay, h.alias, h.packets = r, a, append(h.packets, b)
+		h.release()
 	default:
 		r.toKernel(b, peer)
 	}
 	return len(b), nil
 }
 
-func (r *relay) toSFU(b []byte, a *alias) {
+// toSFU gives the SFU packets that belong to one of its sockets. It may change
+// them.
+func (r *relay) toSFU(packets [][]byte, a *alias) {
 	l := a.landing
 	if last := &r.named[l.index]; last.Load() != a {
 		last.Store(a)
 	}
-	r.flow.up(len(b))
+	bytes := 0
+	for _, b := range packets {
+		bytes += len(b)
+	}
+	r.flow.up(bytes, len(packets))
 	if !r.answered.Load() {
-		r.metrics.unanswered.Add(float64(len(b)))
+		r.metrics.unanswered.Add(float64(bytes))
 	}
-	p := packetOf(b)
-	p.relay = r
-	if r.sent++; r.sent%handoffEvery == 0 {
-		p.handed = time.Now()
+	var handed time.Time
+	if r.sent.Add(1)%handoffEvery == 0 {
+		handed = time.Now()
 	}
-	if lost := l.in.push(p); lost > 0 {
-		r.metrics.drops.landing.Add(float64(lost))
+	if l.give(packets, r.at) {
+		if !handed.IsZero() {
+			r.metrics.handoff.Observe(time.Since(handed).Seconds())
+		}
+		return
+	}
+	for _, b := range packets {
+		p := packetOf(b)
+		p.relay, p.handed = r, handed
+		if lost := l.in.push(p); lost > 0 {
+			r.metrics.drops.landing.Add(float64(lost))
+		}
 	}
 }
 
@@ -141,21 +162,27 @@ func (r *relay) fromSFU(b []byte, l *landing) {
 	if !r.answered.Load() {
 		r.answered.Store(true)
 	}
-	p := packetOf(b)
-	if p.alias = r.named[l.index].Load(); p.alias == nil {
-		p.alias = l.first.Load()
+	a := r.named[l.index].Load()
+	if a == nil {
+		a = l.first.Load()
 	}
-	r.deliver(p)
+	if !r.straight(b, a) {
+		p := packetOf(b)
+		p.alias = a
+		r.deliver(p)
+	}
 }
 
-// deliver queues p for the client.
+// deliver queues p for pion, and so for the client.
 func (r *relay) deliver(p *packet) {
 	if r.down != nil && !r.down.AllowN(time.Now(), p.n) {
 		r.metrics.drops.bitrate.Inc()
 		p.release()
 		return
 	}
+	r.slow.Add(1)
 	if lost := r.in.push(p); lost > 0 {
+		r.slow.Add(int32(-lost))
 		r.metrics.drops.relay.Add(float64(lost))
 	}
 }
@@ -163,11 +190,15 @@ func (r *relay) deliver(p *packet) {
 // ReadFrom returns the next packet for the client. The address it returns is
 // valid until the next call.
 func (r *relay) ReadFrom(b []byte) (int, net.Addr, error) {
+	if r.passing {
+		r.slow.Add(-1)
+	}
 	for {
 		if p := r.in.pop(); p != nil {
 			n, from := copy(b, p.bytes()), r.source(p)
 			p.release()
 			r.flow.down(n)
+			r.passing = true
 			return n, from, nil
 		}
 		select {
@@ -206,7 +237,7 @@ func (r *relay) toKernel(b []byte, peer netip.AddrPort) {
 		r.metrics.drops.socket.Inc()
 		return
 	}
-	r.flow.up(len(b))
+	r.flow.up(len(b), 1)
 }
 
 func (r *relay) socket(peer netip.AddrPort) (*net.UDPConn, error) {
@@ -266,6 +297,7 @@ func (r *relay) Close() error {
 		}
 		r.mu.Unlock()
 		close(r.done)
+		r.bound.Store(nil)
 		r.closed()
 	})
 	return nil

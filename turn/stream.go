@@ -65,6 +65,8 @@ func (s *stream) read() {
 		return
 	}
 	f := newFramer(s.conn)
+	var media *haul // of what was read at once
+	defer func() { media.release() }()
 	for {
 		limit := uint32(maxStrangerFrame)
 		if s.allocated.Load() {
@@ -81,6 +83,20 @@ func (s *stream) read() {
 			}
 			return
 		}
+		if isChannelData(b) {
+			if media == nil {
+				media = newHaul()
+			}
+			if media.add(s.client, b) {
+				if !f.ready() {
+					media.release()
+					media = nil
+				}
+				continue
+			}
+		}
+		media.release()
+		media = nil
 		p := packetOf(b)
 		p.client, p.source = s.client, s.client.source
 		if !s.shard.frame(p) {
