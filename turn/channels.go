@@ -10,7 +10,7 @@ import (
 // bindings are the channels of one allocation as those see them who move media
 // past pion/turn. They are replaced, never modified.
 type bindings struct {
-	client source
+	client *client
 	all    []binding
 }
 
@@ -23,7 +23,7 @@ type binding struct {
 }
 
 // publish tells everybody of the channels of an allocation.
-func (r *relay) publish(to source, channels map[uint16]channel) {
+func (r *relay) publish(to *client, channels map[uint16]channel) {
 	b := &bindings{client: to, all: make([]binding, 0, len(channels))}
 	for number, ch := range channels {
 		b.all = append(b.all, binding{number: number, peer: ch.peer, until: ch.until})
@@ -65,7 +65,8 @@ func (c *binding) living() *binding {
 
 // straight sends to the client what comes from the SFU under an alias, unless
 // pion has to: without a channel, or while it has something that came before.
-func (r *relay) straight(b []byte, a *alias) bool {
+// What is for a stream may wait in a sheaf, if there is one.
+func (r *relay) straight(b []byte, a *alias, late *sheaf) bool {
 	if a == nil || r.slow.Load() > 0 {
 		return false
 	}
@@ -83,9 +84,37 @@ func (r *relay) straight(b []byte, a *alias) bool {
 	}
 	r.flow.down(len(b))
 	p := newPacket()
-	bound.client.send(appendChannelData(p.data[:0], c.number, b))
+	frame := appendChannelData(p.data[:0], c.number, b)
+	if s := bound.client.stream; s != nil && late != nil {
+		late.put(s, frame)
+	} else {
+		bound.client.source.send(frame)
+	}
 	p.release()
 	return true
+}
+
+// A sheaf is what one goroutine of the SFU has for streams, so that each is written
+// to once.
+type sheaf struct {
+	landing *landing
+	streams []*stream // to be flushed
+}
+
+func (h *sheaf) put(s *stream, frame []byte) {
+	if n := len(h.streams); s.out.put(frame) && (n == 0 || h.streams[n-1] != s) { // the SFU has all for one, then all for the next
+		h.streams = append(h.streams, s)
+	}
+}
+
+func (h *sheaf) send(b []byte, to netip.AddrPort) error { return h.landing.send(b, to, h) }
+
+func (h *sheaf) flush() {
+	for _, s := range h.streams {
+		s.flush()
+	}
+	clear(h.streams)
+	h.streams = h.streams[:0]
 }
 
 // A haul is media that one client has sent and one goroutine has read at once, on

@@ -50,7 +50,7 @@ func (b *bench) binds(channels map[uint16]netip.AddrPort) {
 	for n, peer := range channels {
 		all[n] = channel{peer: peer, until: time.Now().Add(channelLifetime)}
 	}
-	b.relay.publish(b.client.source, all)
+	b.relay.publish(b.client, all)
 }
 
 // down sends from the SFU and tells whether it went past pion.

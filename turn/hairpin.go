@@ -137,14 +137,18 @@ func (h *Hairpin) alias(peer netip.AddrPort) *alias { return (*h.aliases.Load())
 // error is net.ErrClosed, after Close. WriteTo sends to a relayed address and
 // fails with ErrNoAllocation if there is no such relay; it never blocks.
 // Deadlines have no effect. The conns also have the methods
-// ReadFromUDPAddrPort and WriteToUDPAddrPort of net.UDPConn, and one that spares
-// the packets a queue and the SFU a goroutine that waits for them:
+// ReadFromUDPAddrPort and WriteToUDPAddrPort of net.UDPConn, and two that spare the
+// packets queues and system calls:
 //
 //	Receive(take func(packets [][]byte, from netip.AddrPort))
+//	Collect() (send func(b []byte, to netip.AddrPort) error, flush func())
 //
-// calls take, from any goroutine and several at a time, with what one client has
-// sent, until the conn is closed. take may change the packets, but keeps nothing
+// Receive calls take, from any goroutine and several at a time, with what one client
+// has sent, until the conn is closed. take may change the packets, but keeps nothing
 // of them, and must not block. Nothing comes from ReadFrom meanwhile.
+//
+// Collect returns functions for one goroutine, which sends several packets at once:
+// send is WriteTo, but what it sends may wait until flush.
 func (h *Hairpin) Conns() []net.PacketConn {
 	conns := make([]net.PacketConn, len(h.landings))
 	for i, l := range h.landings {

@@ -92,12 +92,25 @@ func (l *landing) WriteTo(b []byte, to net.Addr) (int, error) {
 
 // WriteToUDPAddrPort is WriteTo with the destination as a value.
 func (l *landing) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	if err := l.send(b, to, nil); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// Collect returns two functions for one goroutine: see Hairpin.Conns.
+func (l *landing) Collect() (send func(b []byte, to netip.AddrPort) error, flush func()) {
+	h := &sheaf{landing: l}
+	return h.send, h.flush
+}
+
+func (l *landing) send(b []byte, to netip.AddrPort, late *sheaf) error {
 	r := l.hairpin.find(to)
 	if r == nil {
-		return 0, ErrNoAllocation
+		return ErrNoAllocation
 	}
-	r.fromSFU(b, l)
-	return len(b), nil
+	r.fromSFU(b, l, late)
+	return nil
 }
 
 // Reaches reports whether a relayed address is that of a living allocation.

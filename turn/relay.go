@@ -154,7 +154,7 @@ func (r *relay) toSFU(packets [][]byte, a *alias) {
 
 // fromSFU takes what the SFU sends to the client. The client sees the address
 // it used itself: behind a NAT that is not the socket's.
-func (r *relay) fromSFU(b []byte, l *landing) {
+func (r *relay) fromSFU(b []byte, l *landing, late *sheaf) {
 	if len(b) > maxDatagram {
 		r.metrics.drops.oversize.Inc()
 		return
@@ -166,7 +166,7 @@ func (r *relay) fromSFU(b []byte, l *landing) {
 	if a == nil {
 		a = l.first.Load()
 	}
-	if !r.straight(b, a) {
+	if !r.straight(b, a, late) {
 		p := packetOf(b)
 		p.alias = a
 		r.deliver(p)

@@ -237,7 +237,7 @@ func (g *guard) channelBind(r *request, b []byte) (int, net.Addr) {
 		done: g.conclude(r, func() {
 			a.permit(now, peer.Addr())
 			a.channels[number] = channel{peer: peer, until: now.Add(channelLifetime)}
-			a.relay.publish(r.client.source, a.channels)
+			a.relay.publish(r.client, a.channels)
 		}),
 	}, b)
 }
