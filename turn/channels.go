@@ -65,7 +65,7 @@ func (c *binding) living() *binding {
 
 // straight sends to the client what comes from the SFU under an alias, unless
 // pion has to: without a channel, or while it has something that came before.
-// What is for a stream may wait in a sheaf, if there is one.
+// It may wait in a sheaf, if there is one.
 func (r *relay) straight(b []byte, a *alias, late *sheaf) bool {
 	if a == nil || r.slow.Load() > 0 {
 		return false
@@ -85,36 +85,13 @@ func (r *relay) straight(b []byte, a *alias, late *sheaf) bool {
 	r.flow.down(len(b))
 	p := newPacket()
 	frame := appendChannelData(p.data[:0], c.number, b)
-	if s := bound.client.stream; s != nil && late != nil {
-		late.put(s, frame)
+	if late != nil {
+		late.put(bound.client, frame)
 	} else {
 		bound.client.source.send(frame)
 	}
 	p.release()
 	return true
-}
-
-// A sheaf is what one goroutine of the SFU has for streams, so that each is written
-// to once.
-type sheaf struct {
-	landing *landing
-	streams []*stream // to be flushed
-}
-
-func (h *sheaf) put(s *stream, frame []byte) {
-	if n := len(h.streams); s.out.put(frame) && (n == 0 || h.streams[n-1] != s) { // the SFU has all for one, then all for the next
-		h.streams = append(h.streams, s)
-	}
-}
-
-func (h *sheaf) send(b []byte, to netip.AddrPort) error { return h.landing.send(b, to, h) }
-
-func (h *sheaf) flush() {
-	for _, s := range h.streams {
-		s.flush()
-	}
-	clear(h.streams)
-	h.streams = h.streams[:0]
 }
 
 // A haul is media that one client has sent and one goroutine has read at once, on

@@ -34,6 +34,14 @@ const readBackoff = 5 * time.Millisecond
 type socket struct {
 	conn net.PacketConn
 	fast addrPortConn // conn again if it can do without allocating, else nil
+
+	collect func() (send func(b []byte, to netip.AddrPort), flush func()) // nil if conn cannot
+}
+
+// A collector is a packet connection that can send several packets at once: send may
+// keep what it gets until flush. One goroutine uses both.
+type collector interface {
+	Collect() (send func(b []byte, to netip.AddrPort), flush func())
 }
 
 // addrPortConn is what *net.UDPConn offers beyond net.PacketConn.
@@ -51,7 +59,11 @@ type receiver interface {
 
 func newSocket(conn net.PacketConn) *socket {
 	fast, _ := conn.(addrPortConn)
-	return &socket{conn: conn, fast: fast}
+	s := &socket{conn: conn, fast: fast}
+	if c, ok := conn.(collector); ok {
+		s.collect = c.Collect
+	}
+	return s
 }
 
 // send is best effort, like everything UDP.
