@@ -48,8 +48,8 @@ type SharedConn struct {
 }
 
 // Receive calls take for each datagram until c is closed, then returns. take
-// runs on the goroutine that reads the socket: it must neither block nor keep
-// its first argument. Nothing comes from ReadFrom meanwhile.
+// runs on the goroutine that reads the socket: it may change its first argument,
+// but must neither block nor keep it. Nothing comes from ReadFrom meanwhile.
 func (c *SharedConn) Receive(take func(p []byte, from netip.AddrPort)) {
 	c.take.Store(&take)
 	<-c.done
