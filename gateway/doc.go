@@ -29,9 +29,9 @@
 // tunnel, which is counted, ends when idle, and is closed on drain.
 //
 // A phone behind a strict firewall speaks, a colleague on UDP hears: TLS 443,
-// no ALPN, first byte 0x00, Port.TURN, the guard of turn.Server, an allocation
-// that is a key in Hairpin and no socket, the SFU's mux, ICE, DTLS, SRTP, the
-// fan-out of the track, the colleague's UDP 8443.
+// no ALPN, first byte 0x00, Port.TURN, an allocation and a channel that the guard
+// of turn.Server has granted, a relay that is a key in Hairpin and no socket, the
+// SFU's mux, SRTP, the fan-out of the track, the colleague's UDP 8443.
 //
 // The Calls plugin joins a user: its WebSocket on :8045, rtcd.Server reads
 // "join", sfu.Server.Join makes the session, the offer goes to the session and

@@ -91,7 +91,27 @@ func (m *mux) readKernel(s *muxSocket, k *batch.Socket) {
 	}
 }
 
+// A giver is a hairpin that calls take with what it has, packets of one client that
+// came together, on goroutines of its own and several at a time, until it is closed
+// and the last call has returned. That spares each packet a queue and a goroutine
+// that wakes up for it.
+type giver interface {
+	Receive(take func(packets [][]byte, from netip.AddrPort))
+}
+
 func (m *mux) readHairpin(s *muxSocket) {
+	if g, ok := s.hairpin.(giver); ok {
+		var readers sync.Pool // of *reader: as many as there are at a time
+		g.Receive(func(packets [][]byte, from netip.AddrPort) {
+			r, ok := readers.Get().(*reader)
+			if !ok {
+				r = m.newReader()
+			}
+			m.deliverAll(r, s, packets, from)
+			readers.Put(r)
+		})
+		return
+	}
 	r, buf := m.newReader(), make([]byte, maxDatagram+1)
 	for failed := 0; ; {
 		n, from, err := s.hairpin.ReadFrom(buf)
@@ -110,6 +130,19 @@ func (m *mux) readHairpin(s *muxSocket) {
 		}
 		failed = 0
 	}
+}
+
+// deliverAll delivers a batch that a hairpin has given.
+func (m *mux) deliverAll(r *reader, s *muxSocket, packets [][]byte, from netip.AddrPort) {
+	for _, p := range packets {
+		if len(p) > maxDatagram {
+			m.drops("oversized")
+		} else {
+			m.deliver(r, s, p, from)
+		}
+	}
+	r.finish()
+	r.rest() // for the other readers
 }
 
 // survives reports whether to go on reading after an error, the failed-th in a

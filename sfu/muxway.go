@@ -15,8 +15,7 @@ import (
 // select another one. Its methods may be called from any goroutine.
 type way struct {
 	remote netip.AddrPort
-	udp    *net.UDPAddr // remote
-	conn   *muxConn     // nil for TCP
+	conn   *muxConn // nil for TCP
 	socket atomic.Pointer[muxSocket]
 
 	tcp  *tcpMuxConn // nil for UDP
@@ -84,7 +83,7 @@ func (c *muxConn) way(remote netip.AddrPort) *way {
 		return nil
 	}
 	if p.way == nil {
-		p.way = &way{remote: remote, udp: p.remote, conn: c}
+		p.way = &way{remote: remote, conn: c}
 		p.way.socket.Store(p.socket)
 	}
 	return p.way
@@ -156,13 +155,14 @@ type outbox struct {
 	mux     *mux
 	number  int          // spreads outboxes over the sockets of a group
 	outs    []*batch.Out // by muxSocket.index; nil until used
+	sheaves []*sheaf     // likewise, of hairpins
 	out     *batch.Out   // of the last reserve; nil: scratch is
 	scratch []byte
 }
 
 // newOutbox makes an empty outbox.
 func (m *mux) newOutbox() *outbox {
-	return &outbox{mux: m, number: int(m.boxes.Add(1) - 1), outs: make([]*batch.Out, len(m.sockets)), scratch: make([]byte, maxDatagram)}
+	return &outbox{mux: m, number: int(m.boxes.Add(1) - 1), outs: make([]*batch.Out, len(m.sockets)), sheaves: make([]*sheaf, len(m.sockets)), scratch: make([]byte, maxDatagram)}
 }
 
 // reserve returns n bytes, at most maxDatagram, in which to make a packet for
@@ -201,10 +201,37 @@ func (o *outbox) commit(to *way, n int) {
 			o.mux.drops("tcp_slow")
 		}
 	default:
-		if _, err := to.socket.Load().send(o.scratch[:n], to.udp, to.remote); err != nil {
+		if o.sheafOf(to.socket.Load()).send(o.scratch[:n], to.remote) != nil {
 			o.mux.drops("no_way")
 		}
 	}
+}
+
+// A collector is a hairpin that can send several packets at once: send is as good as
+// WriteTo, once flush has been called.
+type collector interface {
+	Collect() (send func(p []byte, to netip.AddrPort) error, flush func())
+}
+
+// A sheaf is what an outbox has for a hairpin.
+type sheaf struct {
+	send  func(p []byte, to netip.AddrPort) error
+	flush func()
+}
+
+func (o *outbox) sheafOf(s *muxSocket) *sheaf {
+	if f := o.sheaves[s.index]; f != nil {
+		return f
+	}
+	f := &sheaf{func(p []byte, to netip.AddrPort) error {
+		_, err := s.send(p, net.UDPAddrFromAddrPort(to), to)
+		return err
+	}, func() {}}
+	if c, ok := s.hairpin.(collector); ok {
+		f.send, f.flush = c.Collect()
+	}
+	o.sheaves[s.index] = f
+	return f
 }
 
 // flush sends everything that was committed.
@@ -212,6 +239,11 @@ func (o *outbox) flush() {
 	for _, out := range o.outs {
 		if out != nil {
 			out.Flush()
+		}
+	}
+	for _, f := range o.sheaves {
+		if f != nil {
+			f.flush()
 		}
 	}
 }

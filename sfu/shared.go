@@ -39,6 +39,8 @@ type SharedConn struct {
 	local netip.AddrPort
 	ice   bool // the SFU uses the socket too: clients may be told of it
 
+	collectors atomic.Uint32 // spreads them over udp
+
 	take atomic.Pointer[func([]byte, netip.AddrPort)] // of Receive
 	in   *queue                                       // until there is that
 	done chan struct{}
@@ -46,8 +48,8 @@ type SharedConn struct {
 }
 
 // Receive calls take for each datagram until c is closed, then returns. take
-// runs on the goroutine that reads the socket: it must neither block nor keep
-// its first argument. Nothing comes from ReadFrom meanwhile.
+// runs on the goroutine that reads the socket: it may change its first argument,
+// but must neither block nor keep it. Nothing comes from ReadFrom meanwhile.
 func (c *SharedConn) Receive(take func(p []byte, from netip.AddrPort)) {
 	c.take.Store(&take)
 	<-c.done
@@ -81,6 +83,20 @@ func (c *SharedConn) WriteTo(p []byte, to net.Addr) (int, error) {
 // WriteToUDPAddrPort is WriteTo with the destination as a value.
 func (c *SharedConn) WriteToUDPAddrPort(p []byte, to netip.AddrPort) (int, error) {
 	return c.udp.of(to).WriteToUDPAddrPort(p, to)
+}
+
+// Collect returns two functions for one goroutine that sends several datagrams at
+// once, in few system calls: send is WriteTo, but what it sends may wait until flush.
+func (c *SharedConn) Collect() (send func(p []byte, to netip.AddrPort), flush func()) {
+	out := batch.NewOut(c.udp[int(c.collectors.Add(1)-1)%len(c.udp)], nil)
+	return func(p []byte, to netip.AddrPort) {
+		if len(p) > batch.MaxDatagram {
+			out.Flush()
+			_, _ = c.WriteToUDPAddrPort(p, to)
+			return
+		}
+		out.Commit(to, copy(out.Reserve(len(p)), p))
+	}, out.Flush
 }
 
 // Close ends Receive and ReadFrom; what comes from then on is lost. It

@@ -195,6 +195,28 @@ func TestSharedConnReceive(t *testing.T) {
 	}
 }
 
+// What is collected leaves at flush, in order, and the longest, too.
+func TestSharedConnCollect(t *testing.T) {
+	r := newSharedRig(t, batch.Options{})
+	to := r.client.LocalAddr().(*net.UDPAddr).AddrPort()
+	send, flush := r.guest.Collect()
+	for _, n := range []int{100, 100, 50, batch.MaxDatagram + 104, 1} {
+		send(make([]byte, n), to)
+	}
+	flush()
+	buf := make([]byte, 2*batch.MaxDatagram)
+	_ = r.client.SetReadDeadline(time.Now().Add(patience))
+	for _, want := range []int{100, 100, 50, batch.MaxDatagram + 104, 1} {
+		if n, err := r.client.Read(buf); err != nil || n != want {
+			t.Errorf("%d bytes, %v; want %d", n, err, want)
+		}
+	}
+	p := make([]byte, 100)
+	if n := testing.AllocsPerRun(100, func() { send(p, to); flush() }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 // Without a host the shared port is open everywhere, and clients are told of the
 // useful addresses only.
 func TestSharedPortOnAllAddresses(t *testing.T) {

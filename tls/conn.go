@@ -3,6 +3,7 @@ package tls
 import (
 	"context"
 	"crypto/tls"
+	"io"
 	"net"
 )
 
@@ -22,6 +23,8 @@ type peeked struct {
 
 	slots *slots // nil outside handshakes
 	held  bool
+
+	writer io.Writer // of what is written; nil: the connection
 
 	place  *place       // among the open ones; left by Close
 	client *net.TCPAddr // whom a trusted proxy speaks for; nil: the other side itself
@@ -53,11 +56,22 @@ func (c *peeked) Read(b []byte) (int, error) {
 	return c.Conn.Read(b)
 }
 
+func (c *peeked) Write(b []byte) (int, error) {
+	if c.writer != nil {
+		return c.writer.Write(b)
+	}
+	return c.Conn.Write(b)
+}
+
+// Divert makes to take what is written to c from now on, TLS records too; it
+// writes them to NetConn. Nothing may be written meanwhile.
+func (c *peeked) Divert(to io.Writer) { c.writer = to }
+
 // Secure reports whether the stream came out of TLS.
 func (c *peeked) Secure() bool { return false }
 
-// NetConn returns the connection underneath, for socket options only: reading
-// from it would lose the first bytes.
+// NetConn returns the connection underneath, for socket options and for who has
+// diverted what is written: reading from it would lose the first bytes.
 func (c *peeked) NetConn() net.Conn { return c.Conn }
 
 // classify finds out what c speaks. What it reads for that will be read again.

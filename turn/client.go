@@ -21,7 +21,8 @@ type client struct {
 	via     transport
 	stream  *stream // nil for UDP
 
-	known atomic.Bool // holds an allocation; read by those who feed the shard
+	relay atomic.Pointer[relay] // of its allocation, for those who feed the shard; nil for a stranger
+	slow  atomic.Int32          // packets that wait for the guard, or that pion has
 
 	// The shard's goroutine owns the following.
 	allocation *allocation // nil for a stranger

@@ -14,17 +14,20 @@
 //   - relay: the packet connection of one allocation, in memory
 //   - Hairpin: where relays and the SFU's sockets meet
 //   - landing: one media socket of the SFU as the relays see it
+//   - haul: media on its way up, read at once; sheaf: on its way down, sent at once
 //   - peer: the address a client wants to talk to
 //   - stranger: a client without an allocation
 //   - outbox: what waits for a TCP connection that does not keep up
 //
 // # The way of a packet
 //
-//	TCP, TLS ─ stream ─ framer ─┐              ┌──────────────────────┐
-//	                            ├─> shard ───> │ pion/turn            │ ─> relay ─┬─> landing ─> SFU
-//	UDP ────── socket ──────────┘   (guard)    │ permissions,channels │ <─  ...   │   (a map key)
-//	                                           └──────────────────────┘           └─> kernel socket
-//	                                                                                  (relay_to only)
+//	                             ChannelData of a living channel to the SFU
+//	                            ┌──────────────────────────────────────────> relay ───> landing ─> SFU
+//	TCP, TLS ─ stream ─ framer ─┤                                         <─   │         (a map key)
+//	                            ├─> shard ───> ┌──────────────────────┐ ─>    ─┤
+//	UDP ────── socket ──────────┘   (guard)    │ pion/turn            │ <─     └─> kernel socket
+//	                                           │ permissions,channels │            (relay_to only)
+//	                                           └──────────────────────┘
 //
 // pion/turn never sees the Internet. A shard is the net.PacketConn it reads
 // from, and the guard inside the shard authenticates every request, decides
@@ -37,10 +40,13 @@
 //
 // # Who runs where
 //
-// One goroutine per UDP socket and two per connection move bytes; each shard
-// has one goroutine, pion's read loop, on which the guard runs: everything a
-// guard owns needs no lock. Every queue is bounded. Media that does not fit is
-// dropped and counted, it never makes anybody wait: the oldest video first, by
-// the look of its packets. On TCP voice overtakes video, and what is late is
-// not sent at all.
+// One goroutine per UDP socket and one per connection read; each shard has one,
+// pion's read loop, on which the guard runs: everything a guard owns needs no
+// lock. Media of channels passes neither: the reader's goroutine calls the SFU, the
+// SFU's writes to clients, and nobody waits on either. What a TCP connection does
+// not take at once waits in its outbox, and a goroutine for as long as that.
+//
+// Every queue is bounded. Media that does not fit is dropped and counted, it never
+// makes anybody wait: the oldest video first, by the look of its packets. On TCP
+// voice overtakes video, and what is late is not sent at all.
 package turn

@@ -31,6 +31,20 @@ var (
 	errFrameTooLong = errors.New("read frame: longer than allowed here")
 )
 
+// isChannelData tells ChannelData from STUN.
+func isChannelData(b []byte) bool { return b[0]>>6 == 1 }
+
+// appendChannelData makes ChannelData of a packet, padded as on a stream: that is
+// allowed everywhere.
+func appendChannelData(to []byte, channel uint16, b []byte) []byte {
+	to = binary.BigEndian.AppendUint16(to, channel)
+	to = binary.BigEndian.AppendUint16(to, uint16(len(b)))
+	to = append(to, b...)
+	return append(to, padding[:-len(b)&3]...)
+}
+
+var padding [3]byte
+
 // A framer cuts a byte stream into STUN messages and ChannelData frames
 // (RFC 8656 §3.1, §12.5). One goroutine uses it.
 type framer struct {
@@ -71,6 +85,13 @@ func (f *framer) next(limit uint32) ([]byte, error) {
 			return f.buf[f.start : f.start+int(size)], nil
 		}
 	}
+}
+
+// ready tells whether the next frame has come whole with the one before, so that
+// next will neither wait for it nor move what it has returned.
+func (f *framer) ready() bool {
+	rest := f.buf[f.start+f.taken : f.end]
+	return len(rest) >= channelHeader && isChannelData(rest) && len(rest) >= (channelHeader+int(binary.BigEndian.Uint16(rest[2:]))+3)&^3
 }
 
 // header reads as much as tells the length of the next frame, without and with

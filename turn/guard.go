@@ -77,9 +77,7 @@ func (g *guard) packet(p *packet, b []byte) (int, net.Addr) {
 func (g *guard) current(p *packet) *client {
 	c := p.client
 	if c == nil {
-		g.shard.mu.RLock()
-		c = g.shard.bySource[p.source]
-		g.shard.mu.RUnlock()
+		c = g.shard.client(p.source)
 	}
 	if c != nil && c.stream == nil && c.allocation == nil {
 		return nil
@@ -195,7 +193,7 @@ func (g *guard) delete(c *client, b []byte, done func()) (int, net.Addr) {
 func (g *guard) forget(c *client) {
 	a := c.allocation
 	c.allocation = nil
-	c.known.Store(false)
+	c.relay.Store(nil)
 	a.timer.Stop()
 	_ = a.relay.Close() // pion has done so, unless it lost the allocation
 	g.shard.remove(c)

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // ErrNoAllocation is returned when a packet is sent to an address that is not
@@ -56,7 +55,8 @@ type Hairpin struct {
 // alias is an Alias as relays use it.
 type alias struct {
 	landing *landing
-	named   *net.UDPAddr // never modified
+	at      netip.AddrPort
+	named   *net.UDPAddr // the same; never modified
 }
 
 // NewHairpin returns a hairpin whose relayed addresses are on relayIPs, the
@@ -83,7 +83,7 @@ func NewHairpin(relayIPs []netip.Addr, aliases []Alias) *Hairpin {
 			at[local] = l
 			h.landings = append(h.landings, l)
 		}
-		all[named] = &alias{landing: l, named: net.UDPAddrFromAddrPort(named)}
+		all[named] = &alias{landing: l, at: named, named: net.UDPAddrFromAddrPort(named)}
 		if l.first.Load() == nil {
 			l.first.Store(all[named])
 		}
@@ -111,9 +111,9 @@ func (h *Hairpin) Add(aliases []Alias) {
 		l := h.landings[i]
 		if old := all[named]; old == nil {
 			h.added = append(h.added, named)
-			all[named] = &alias{landing: l, named: net.UDPAddrFromAddrPort(named)}
+			all[named] = &alias{landing: l, at: named, named: net.UDPAddrFromAddrPort(named)}
 		} else if old.landing != l {
-			all[named] = &alias{landing: l, named: old.named}
+			all[named] = &alias{landing: l, at: named, named: old.named}
 		}
 		if !newest[l] {
 			newest[l] = true
@@ -137,7 +137,18 @@ func (h *Hairpin) alias(peer netip.AddrPort) *alias { return (*h.aliases.Load())
 // error is net.ErrClosed, after Close. WriteTo sends to a relayed address and
 // fails with ErrNoAllocation if there is no such relay; it never blocks.
 // Deadlines have no effect. The conns also have the methods
-// ReadFromUDPAddrPort and WriteToUDPAddrPort of net.UDPConn.
+// ReadFromUDPAddrPort and WriteToUDPAddrPort of net.UDPConn, and two that spare the
+// packets queues and system calls:
+//
+//	Receive(take func(packets [][]byte, from netip.AddrPort))
+//	Collect() (send func(b []byte, to netip.AddrPort) error, flush func())
+//
+// Receive calls take, from any goroutine and several at a time, with what one client
+// has sent, until the conn is closed. take may change the packets, but keeps nothing
+// of them, and must not block. Nothing comes from ReadFrom meanwhile.
+//
+// Collect returns functions for one goroutine, which sends several packets at once:
+// send is WriteTo, but what it sends may wait until flush.
 func (h *Hairpin) Conns() []net.PacketConn {
 	conns := make([]net.PacketConn, len(h.landings))
 	for i, l := range h.landings {
@@ -224,85 +235,6 @@ func (h *Hairpin) find(a netip.AddrPort) *relay {
 	}
 	return r
 }
-
-// A landing is a media socket of the SFU as seen from the relays.
-type landing struct {
-	hairpin *Hairpin
-	index   int // place in Hairpin.landings
-	local   *net.UDPAddr
-	first   atomic.Pointer[alias] // label of packets to relays that never wrote here
-	in      *ring
-	done    chan struct{}
-	once    sync.Once
-}
-
-func (l *landing) ReadFrom(b []byte) (int, net.Addr, error) {
-	p := l.read()
-	if p == nil {
-		return 0, nil, net.ErrClosed
-	}
-	if !p.handed.IsZero() {
-		p.relay.metrics.handoff.Observe(time.Since(p.handed).Seconds())
-	}
-	n, from := copy(b, p.bytes()), p.relay.addr
-	p.release()
-	return n, from, nil
-}
-
-// ReadFromUDPAddrPort is ReadFrom with the source as a value.
-func (l *landing) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
-	n, from, err := l.ReadFrom(b)
-	if err != nil {
-		return 0, netip.AddrPort{}, err
-	}
-	return n, addrPort(from), nil
-}
-
-// read waits for a packet; nil means closed.
-func (l *landing) read() *packet {
-	for {
-		select {
-		case <-l.done:
-			return nil
-		default:
-		}
-		if p := l.in.pop(); p != nil {
-			return p
-		}
-		select {
-		case <-l.in.wake:
-		case <-l.done:
-			return nil
-		}
-	}
-}
-
-func (l *landing) WriteTo(b []byte, to net.Addr) (int, error) {
-	return l.WriteToUDPAddrPort(b, addrPort(to))
-}
-
-// WriteToUDPAddrPort is WriteTo with the destination as a value.
-func (l *landing) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
-	r := l.hairpin.find(to)
-	if r == nil {
-		return 0, ErrNoAllocation
-	}
-	r.fromSFU(b, l)
-	return len(b), nil
-}
-
-// Reaches reports whether a relayed address is that of a living allocation.
-func (l *landing) Reaches(client netip.AddrPort) bool { return l.hairpin.find(client) != nil }
-
-func (l *landing) Close() error {
-	l.once.Do(func() { close(l.done) })
-	return nil
-}
-
-func (l *landing) LocalAddr() net.Addr              { return l.local }
-func (l *landing) SetDeadline(time.Time) error      { return nil }
-func (l *landing) SetReadDeadline(time.Time) error  { return nil }
-func (l *landing) SetWriteDeadline(time.Time) error { return nil }
 
 // addrPort returns a UDP or TCP address as a value, without allocating. The
 // zero value stands for every other kind.

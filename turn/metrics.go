@@ -53,9 +53,9 @@ type flow struct {
 	upBytes, upPackets, downBytes, downPackets prometheus.Counter
 }
 
-func (f *flow) up(n int) {
-	f.upBytes.Add(float64(n))
-	f.upPackets.Inc()
+func (f *flow) up(bytes, packets int) {
+	f.upBytes.Add(float64(bytes))
+	f.upPackets.Add(float64(packets))
 }
 
 func (f *flow) down(n int) {
@@ -89,7 +89,7 @@ func newMetrics(reg prometheus.Registerer, mostAddresses func() float64) (*metri
 		denied: counter("denied_peers_total", "Peers a client may not reach.", "method"),
 	}
 	m.handoff = prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name: "sallyport_turn_handoff_seconds", Help: "Time a packet waits between relay and SFU; one in 64 is measured.",
+		Name: "sallyport_turn_handoff_seconds", Help: "Time until the SFU has taken what a client sends it; one batch in 64 is measured.",
 		Buckets: []float64{10e-6, 30e-6, 100e-6, 300e-6, 1e-3, 3e-3, 10e-3, 30e-3, .1, .3},
 	})
 	m.unanswered, m.shared = unanswered.WithLabelValues(), shared.WithLabelValues()

@@ -10,11 +10,11 @@ import (
 // pool, has exactly one owner, and goes back with release.
 type packet struct {
 	n    int
-	data [maxDatagram + 1]byte // one more, to notice what was cut off
+	data [maxDatagram + channelHeader + 1]byte // room for a header, and padding
 
 	// From the wire to a shard:
 	source source        // whom it came from
-	client *client       // the connection's; nil for UDP strangers
+	client *client       // nil for UDP strangers
 	place  chan struct{} // what a stream has in its queue
 
 	// Between relays and peers:

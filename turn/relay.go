@@ -1,7 +1,6 @@
 package turn
 
 import (
-	"errors"
 	"net"
 	"net/netip"
 	"sync"
@@ -32,8 +31,9 @@ const (
 // peers, through a kernel socket opened when first used. Everything else sent
 // to it is dropped and counted.
 //
-// Two goroutines use it, pion's read loop of the shard (WriteTo) and pion's
-// loop of the allocation (ReadFrom), and the SFU's writers.
+// Two goroutines of pion's use it, the read loop of the shard (WriteTo) and the
+// loop of the allocation (ReadFrom); past them media goes on the goroutines of the
+// client's reader and of the SFU.
 type relay struct {
 	hairpin  *Hairpin
 	peers    *peers
@@ -50,11 +50,13 @@ type relay struct {
 	ended    sync.Once               // leaving group
 	named    []atomic.Pointer[alias] // per landing: the alias the client used last
 
-	answered atomic.Bool // the SFU has sent something since it was last looked at
-
-	inCall atomic.Bool  // it did so lately
-	heard  atomic.Int64 // when that was last seen, Unix time in nanoseconds
-	sent   uint         // packets to the SFU; pion's read loop only
+	answered atomic.Bool              // the SFU has sent something since it was last looked at
+	inCall   atomic.Bool              // it did so lately
+	heard    atomic.Int64             // when that was last seen, Unix time in nanoseconds
+	sent     atomic.Uint32            // hauls to the SFU
+	bound    atomic.Pointer[bindings] // nil before the first channel and after Close
+	slow     atomic.Int32             // packets that pion has got, or will get, and has not sent yet
+	passing  bool                     // pion has one; its loop only
 
 	from   net.UDPAddr // result of ReadFrom, valid until the next one
 	fromIP [16]byte
@@ -112,30 +114,47 @@ func (r *relay) WriteTo(b []byte, to net.Addr) (int, error) {
 	case r.up != nil && !r.up.AllowN(time.Now(), len(b)):
 		r.metrics.drops.bitrate.Inc()
 	case a != nil:
-		r.toSFU(b, a)
+		h := newHaul()
+		h.relay, h.alias, h.packets = r, a, append(h.packets, b)
+		h.release()
 	default:
 		r.toKernel(b, peer)
 	}
 	return len(b), nil
 }
 
-func (r *relay) toSFU(b []byte, a *alias) {
+// toSFU gives the SFU packets that belong to one of its sockets. It may change
+// them.
+func (r *relay) toSFU(packets [][]byte, a *alias) {
 	l := a.landing
 	if last := &r.named[l.index]; last.Load() != a {
 		last.Store(a)
 	}
-	r.flow.up(len(b))
-	p := packetOf(b)
-	p.relay = r
-	if r.sent++; r.sent%handoffEvery == 0 {
-		p.handed = time.Now()
-		r.listen(p.handed)
+	bytes := 0
+	for _, b := range packets {
+		bytes += len(b)
+	}
+	r.flow.up(bytes, len(packets))
+	var handed time.Time
+	if r.sent.Add(1)%handoffEvery == 0 {
+		handed = time.Now()
+		r.listen(handed)
 	}
 	if !r.inCall.Load() && !r.answered.Load() {
-		r.metrics.unanswered.Add(float64(len(b)))
+		r.metrics.unanswered.Add(float64(bytes))
 	}
-	if lost := l.in.push(p); lost > 0 {
-		r.metrics.drops.landing.Add(float64(lost))
+	if l.give(packets, r.at) {
+		if !handed.IsZero() {
+			r.metrics.handoff.Observe(time.Since(handed).Seconds())
+		}
+		return
+	}
+	for _, b := range packets {
+		p := packetOf(b)
+		p.relay, p.handed = r, handed
+		if lost := l.in.push(p); lost > 0 {
+			r.metrics.drops.landing.Add(float64(lost))
+		}
 	}
 }
 
@@ -151,7 +170,7 @@ func (r *relay) listen(now time.Time) {
 
 // fromSFU takes what the SFU sends to the client. The client sees the address
 // it used itself: behind a NAT that is not the socket's.
-func (r *relay) fromSFU(b []byte, l *landing) {
+func (r *relay) fromSFU(b []byte, l *landing, late *sheaf) {
 	if len(b) > maxDatagram {
 		r.metrics.drops.oversize.Inc()
 		return
@@ -159,21 +178,27 @@ func (r *relay) fromSFU(b []byte, l *landing) {
 	if !r.answered.Load() {
 		r.answered.Store(true)
 	}
-	p := packetOf(b)
-	if p.alias = r.named[l.index].Load(); p.alias == nil {
-		p.alias = l.first.Load()
+	a := r.named[l.index].Load()
+	if a == nil {
+		a = l.first.Load()
 	}
-	r.deliver(p)
+	if !r.straight(b, a, late) {
+		p := packetOf(b)
+		p.alias = a
+		r.deliver(p)
+	}
 }
 
-// deliver queues p for the client.
+// deliver queues p for pion, and so for the client.
 func (r *relay) deliver(p *packet) {
 	if r.down != nil && !r.down.AllowN(time.Now(), p.n) {
 		r.metrics.drops.bitrate.Inc()
 		p.release()
 		return
 	}
+	r.slow.Add(1)
 	if lost := r.in.push(p); lost > 0 {
+		r.slow.Add(int32(-lost))
 		r.metrics.drops.relay.Add(float64(lost))
 	}
 }
@@ -181,11 +206,15 @@ func (r *relay) deliver(p *packet) {
 // ReadFrom returns the next packet for the client. The address it returns is
 // valid until the next call.
 func (r *relay) ReadFrom(b []byte) (int, net.Addr, error) {
+	if r.passing {
+		r.slow.Add(-1)
+	}
 	for {
 		if p := r.in.pop(); p != nil {
 			n, from := copy(b, p.bytes()), r.source(p)
 			p.release()
 			r.flow.down(n)
+			r.passing = true
 			return n, from, nil
 		}
 		select {
@@ -213,66 +242,6 @@ func (r *relay) source(p *packet) *net.UDPAddr {
 	return &r.from
 }
 
-// toKernel sends to an outside peer, opening the socket if there is none yet.
-func (r *relay) toKernel(b []byte, peer netip.AddrPort) {
-	conn, err := r.socket(peer)
-	if err != nil {
-		r.metrics.drops.socket.Inc()
-		return
-	}
-	if _, err := conn.WriteToUDPAddrPort(b, peer); err != nil {
-		r.metrics.drops.socket.Inc()
-		return
-	}
-	r.flow.up(len(b))
-}
-
-func (r *relay) socket(peer netip.AddrPort) (*net.UDPConn, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.shut {
-		return nil, net.ErrClosed
-	}
-	if r.kernel != nil {
-		return r.kernel, nil
-	}
-	network := "udp6"
-	if peer.Addr().Is4() {
-		network = "udp4"
-	}
-	conn, err := net.ListenUDP(network, nil)
-	if err != nil {
-		return nil, err
-	}
-	r.kernel = conn
-	r.group.Go(func() { r.readKernel(conn) })
-	return conn, nil
-}
-
-// readKernel takes what outside peers send, until conn is closed. Anybody can
-// send to the socket: only those we relay to are heard.
-func (r *relay) readKernel(conn *net.UDPConn) {
-	for {
-		p := newPacket()
-		n, from, err := conn.ReadFromUDPAddrPort(p.data[:])
-		p.n, p.from = n, unmapped(from)
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			p.release()
-			return
-		case err != nil:
-			r.metrics.drops.socket.Inc()
-			p.release()
-			time.Sleep(readBackoff)
-		case n > maxDatagram || !r.peers.allows(p.from):
-			r.metrics.drops.socket.Inc()
-			p.release()
-		default:
-			r.deliver(p)
-		}
-	}
-}
-
 // Close frees the relayed address. pion calls it when the allocation ends.
 func (r *relay) Close() error {
 	r.once.Do(func() {
@@ -284,6 +253,7 @@ func (r *relay) Close() error {
 		}
 		r.mu.Unlock()
 		close(r.done)
+		r.bound.Store(nil)
 		r.closed()
 	})
 	return nil

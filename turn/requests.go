@@ -111,7 +111,7 @@ func (g *guard) begin(c *client, a *allocation) {
 	a.expires = time.Now().Add(a.lifetime)
 	a.timer = time.AfterFunc(a.lifetime, func() { g.shard.post(event{c, allocationExpired}) })
 	c.allocation = a
-	c.known.Store(true)
+	c.relay.Store(a.relay)
 	g.shard.add(c)
 	if c.stream != nil {
 		c.stream.promote()
@@ -237,6 +237,7 @@ func (g *guard) channelBind(r *request, b []byte) (int, net.Addr) {
 		done: g.conclude(r, func() {
 			a.permit(now, peer.Addr())
 			a.channels[number] = channel{peer: peer, until: now.Add(channelLifetime)}
+			a.relay.publish(r.client, a.channels)
 		}),
 	}, b)
 }

@@ -74,7 +74,7 @@ func newRig(t *testing.T, change func(*Config), tune ...func(*Server)) *rig {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- r.server.Run(ctx, []net.Listener{plain, &tlsListener{secure, testCertificate(t)}}, []net.PacketConn{udp})
+		ended <- r.server.Run(ctx, []net.Listener{plainListener{plain}, &tlsListener{secure, testCertificate(t)}}, []net.PacketConn{udp})
 	}()
 	sfu := make(chan struct{})
 	go func() {
@@ -133,6 +133,33 @@ func echo(conn net.PacketConn) {
 	}
 }
 
+// plainListener accepts like the port of the product.
+type plainListener struct{ net.Listener }
+
+func (l plainListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &divertible{Conn: c}, nil
+}
+
+// divertible is a connection of the product's port.
+type divertible struct {
+	net.Conn
+	writer io.Writer
+}
+
+func (c *divertible) NetConn() net.Conn   { return c.Conn }
+func (c *divertible) Divert(to io.Writer) { c.writer = to }
+
+func (c *divertible) Write(b []byte) (int, error) {
+	if c.writer != nil {
+		return c.writer.Write(b)
+	}
+	return c.Conn.Write(b)
+}
+
 // tlsListener accepts like the TLS port of the product.
 type tlsListener struct {
 	net.Listener
@@ -148,7 +175,7 @@ func (l *tlsListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return tlsConn{tls.Server(c, l.config)}, nil
+	return tlsConn{tls.Server(&divertible{Conn: c}, l.config)}, nil
 }
 
 func testCertificate(t *testing.T) *tls.Config {

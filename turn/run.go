@@ -111,8 +111,8 @@ func (run *serving) serve(ctx context.Context, conn net.Conn) {
 	}
 	st := &stream{
 		conn: conn, network: from, lobby: run.lobby, drops: &run.metrics.drops, patience: run.patience, records: via == overTLS, out: newOutbox(&run.metrics.drops),
-		wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
+	st.wire = newWire(conn)
 	way := source{via: st, addr: remote}
 	st.client = newClient(run.ids.Add(1), way, via)
 	st.client.stream = st

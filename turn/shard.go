@@ -56,7 +56,8 @@ type shard struct {
 	guard    *guard
 	ended    func() // called when ReadFrom has failed
 
-	served uint // packets, for fairness; the guard's goroutine only
+	served uint    // packets, for fairness; the guard's goroutine only
+	busy   *client // whose packet pion has; likewise
 
 	mu       sync.RWMutex       // guards the following
 	byID     map[uint64]*client // those with an allocation
@@ -72,18 +73,26 @@ func newShard(id uint64, d *drops) *shard {
 	}
 }
 
+// client returns the client of a UDP source, nil for a stranger.
+func (s *shard) client(from source) *client {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.bySource[from]
+}
+
 // datagram takes a UDP packet from a socket's goroutine. It never blocks.
 func (s *shard) datagram(p *packet) {
-	s.mu.RLock()
-	p.client = s.bySource[p.source]
-	s.mu.RUnlock()
 	q := s.stranger
 	if p.client != nil {
 		q = s.media
+		p.client.slow.Add(1)
 	}
 	select {
 	case q.packets <- p:
 	default:
+		if p.client != nil {
+			p.client.slow.Add(-1)
+		}
 		s.drops.shard.Inc()
 		p.release()
 	}
@@ -93,9 +102,10 @@ func (s *shard) datagram(p *packet) {
 // the sender. It returns false at shutdown.
 func (s *shard) frame(p *packet) bool {
 	q := s.stranger
-	if p.client.known.Load() {
+	if p.client.relay.Load() != nil {
 		q = s.media
 	}
+	p.client.slow.Add(1)
 	if !q.put(p, s.done) {
 		p.release()
 		return false
@@ -118,6 +128,10 @@ func (s *shard) ReadFrom(b []byte) (int, net.Addr, error) {
 		if n, from := s.guard.resume(b); n > 0 {
 			return n, from, nil
 		}
+		if s.busy != nil {
+			s.busy.slow.Add(-1)
+			s.busy = nil
+		}
 		e, p, ok := s.wait()
 		if !ok {
 			s.guard.close()
@@ -127,6 +141,7 @@ func (s *shard) ReadFrom(b []byte) (int, net.Addr, error) {
 		var n int
 		var from net.Addr
 		if p != nil {
+			s.busy = p.client
 			n, from = s.guard.packet(p, b)
 			p.release()
 		} else {

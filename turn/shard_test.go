@@ -23,7 +23,9 @@ func TestStreamsLeaveRoomForDatagrams(t *testing.T) {
 			}
 			greedy := newClient(3, source{}, overTCP)
 			greedy.stream = new(stream)
-			greedy.known.Store(known)
+			if known {
+				greedy.relay.Store(new(relay))
+			}
 			var senders sync.WaitGroup
 			for range 4 {
 				senders.Go(func() {
@@ -39,7 +41,7 @@ func TestStreamsLeaveRoomForDatagrams(t *testing.T) {
 			for n := 0; got < sent && n < 10*sent; n++ {
 				if n%3 == 0 && n < 3*sent { // a third of what the shard can do
 					p := newPacket()
-					p.source = polite.source
+					p.source, p.client = polite.source, s.client(polite.source)
 					s.datagram(p)
 				}
 				_, p, ok := s.wait()

@@ -34,6 +34,14 @@ const readBackoff = 5 * time.Millisecond
 type socket struct {
 	conn net.PacketConn
 	fast addrPortConn // conn again if it can do without allocating, else nil
+
+	collect func() (send func(b []byte, to netip.AddrPort), flush func()) // nil if conn cannot
+}
+
+// A collector is a packet connection that can send several packets at once: send may
+// keep what it gets until flush. One goroutine uses both.
+type collector interface {
+	Collect() (send func(b []byte, to netip.AddrPort), flush func())
 }
 
 // addrPortConn is what *net.UDPConn offers beyond net.PacketConn.
@@ -44,14 +52,18 @@ type addrPortConn interface {
 
 // A receiver is a packet connection that reads by itself: of a port that TURN
 // shares with others. Receive calls take for each packet until the connection
-// is closed; take keeps nothing of b.
+// is closed; take keeps nothing of b, but may change it.
 type receiver interface {
 	Receive(take func(b []byte, from netip.AddrPort))
 }
 
 func newSocket(conn net.PacketConn) *socket {
 	fast, _ := conn.(addrPortConn)
-	return &socket{conn: conn, fast: fast}
+	s := &socket{conn: conn, fast: fast}
+	if c, ok := conn.(collector); ok {
+		s.collect = c.Collect
+	}
+	return s
 }
 
 // send is best effort, like everything UDP.
@@ -85,41 +97,46 @@ func (s *socket) run(ctx context.Context, to *shards, m *metrics) {
 		_ = c.SetWriteBuffer(socketBuffer)
 	}
 	if r, ok := s.conn.(receiver); ok {
-		r.Receive(func(b []byte, from netip.AddrPort) {
-			p := newPacket()
-			p.n = copy(p.data[:], b)
-			s.take(p, from, to, m)
-		})
+		r.Receive(func(b []byte, from netip.AddrPort) { s.take(b, from, to, m) })
 		return
 	}
+	buf := make([]byte, maxDatagram+1) // one more, to notice what was cut off
 	for ctx.Err() == nil {
-		p := newPacket()
-		n, from, err := s.read(p.data[:])
-		p.n = n
+		n, from, err := s.read(buf)
 		switch {
 		case errors.Is(err, net.ErrClosed):
-			p.release()
 			return
 		case err != nil:
-			p.release()
 			time.Sleep(readBackoff)
 		default:
-			s.take(p, from, to, m)
+			s.take(buf[:n], from, to, m)
 		}
 	}
 }
 
-// take gives a packet to the shard it belongs to, if it is one.
-func (s *socket) take(p *packet, from netip.AddrPort, to *shards, m *metrics) {
-	p.source = source{via: s, addr: from}
+// take gives a packet to the shard it belongs to, if it is one, or to the SFU if
+// pion need not see it. It may change b.
+func (s *socket) take(b []byte, from netip.AddrPort, to *shards, m *metrics) {
 	switch {
-	case p.n > maxDatagram:
+	case len(b) > maxDatagram:
 		m.drops.oversize.Inc()
-		p.release()
-	case !from.IsValid() || !looksLikeTURN(p.bytes()):
+		return
+	case !from.IsValid() || !looksLikeTURN(b):
 		m.drops.malformed.Inc()
-		p.release()
-	default:
-		to.of(p.source).datagram(p)
+		return
 	}
+	way := source{via: s, addr: from}
+	sh := to.of(way)
+	c := sh.client(way)
+	if c != nil && isChannelData(b) {
+		h := newHaul()
+		taken := h.add(c, b)
+		h.release()
+		if taken {
+			return
+		}
+	}
+	p := packetOf(b)
+	p.client, p.source = c, way
+	sh.datagram(p)
 }

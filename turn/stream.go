@@ -26,9 +26,8 @@ const (
 	coalesceFrom = 16 << 10
 )
 
-// A stream is one TCP or TLS connection. Its reader and its writer are
-// goroutines of run; the shard's goroutine calls promote and demote; anybody
-// sends.
+// A stream is one TCP or TLS connection. Its reader is the goroutine of run; the
+// shard's goroutine calls promote and demote; anybody sends.
 type stream struct {
 	conn     net.Conn
 	network  netip.Addr // it counts for in the lobby
@@ -41,8 +40,10 @@ type stream struct {
 	records  bool          // a write is a TLS record
 
 	allocated atomic.Bool // larger frames allowed, out of the lobby
-	wake      chan struct{}
-	done      chan struct{} // closed when the reader has ended
+
+	wire    *wire          // what conn writes to; nil: writing waits
+	writing sync.Mutex     // held by who writes; for good once the stream has ended
+	later   sync.WaitGroup // the goroutine that waits for the connection, if one has to
 }
 
 // run serves the connection until it ends or ctx does, and closes it. When run
@@ -50,14 +51,13 @@ type stream struct {
 func (s *stream) run(ctx context.Context) {
 	stop := context.AfterFunc(ctx, func() { _ = s.conn.Close() })
 	defer stop()
-	var writer sync.WaitGroup
-	writer.Go(s.write)
+	keepShort(s.conn)
 	s.read()
 	s.out.end()
-	close(s.done)
 	s.shard.post(event{s.client, connectionGone}) // first: TLS says goodbye, which may take seconds
 	_ = s.conn.Close()
-	writer.Wait()
+	s.writing.Lock()
+	s.later.Wait()
 }
 
 func (s *stream) read() {
@@ -65,6 +65,8 @@ func (s *stream) read() {
 		return
 	}
 	f := newFramer(s.conn)
+	var media *haul // of what was read at once
+	defer func() { media.release() }()
 	for {
 		limit := uint32(maxStrangerFrame)
 		if s.allocated.Load() {
@@ -81,6 +83,20 @@ func (s *stream) read() {
 			}
 			return
 		}
+		if isChannelData(b) {
+			if media == nil {
+				media = newHaul()
+			}
+			if media.add(s.client, b) {
+				if !f.ready() {
+					media.release()
+					media = nil
+				}
+				continue
+			}
+		}
+		media.release()
+		media = nil
 		p := packetOf(b)
 		p.client, p.source = s.client, s.client.source
 		if !s.shard.frame(p) {
@@ -105,56 +121,113 @@ func (s *stream) demote() {
 	}
 }
 
-// send queues one frame. If the connection does not keep up it is dropped, or
-// what has waited longer, and no part of it is sent.
+// send queues one frame and writes it, without waiting for the connection. If
+// that does not keep up the frame is dropped, or what has waited longer, and no
+// part of it is sent.
 func (s *stream) send(b []byte, _ netip.AddrPort) {
-	if !s.out.put(b) {
-		return
-	}
-	select {
-	case s.wake <- struct{}{}:
-	default: // the writer has yet to take what is already there
+	if s.out.put(b) {
+		s.flush()
 	}
 }
 
-// write sends what send queued, until the connection ends: many frames in one
-// write on TCP; on TLS only if many wait.
-func (s *stream) write() {
-	keepShort(s.conn)
-	for {
-		select {
-		case <-s.wake:
-		case <-s.done:
+// flush writes what waits, on whatever goroutine it is called: many frames in one
+// write on TCP; on TLS a record for each, several only if many wait. Once the
+// kernel takes no more a goroutine waits in our place. Who finds somebody else
+// writing leaves, for that one looks again after it has finished.
+func (s *stream) flush() {
+	for s.out.waiting() > 0 && s.writing.TryLock() {
+		if s.wire == nil || !s.writeNow() {
+			s.later.Go(s.writeLater)
 			return
 		}
-		if !s.flush() {
-			_ = s.conn.Close() // ends the reader, which ends us
-			<-s.done
+		s.writing.Unlock()
+	}
+}
+
+// writeNow writes until nothing waits any more or the kernel takes no more, which
+// is false. It needs s.writing.
+func (s *stream) writeNow() bool {
+	s.wire.hold()
+	for {
+		more := s.fill()
+		switch all, err := s.wire.send(); {
+		case err != nil:
+			s.fail()
+			return true
+		case !all:
+			return false
+		case !more:
+			return true
+		}
+		s.wire.hold()
+	}
+}
+
+// writeLater waits for the connection until nothing waits any more. It needs
+// s.writing and gives it back.
+func (s *stream) writeLater() {
+	if s.wire != nil {
+		s.pushAll()
+	} else {
+		for more := true; more; more = s.seal() {
+			_ = s.conn.SetWriteDeadline(time.Now().Add(writeTime))
+		}
+	}
+	s.writing.Unlock()
+	s.flush()
+}
+
+func (s *stream) pushAll() {
+	for {
+		if s.wire.push() != nil {
+			s.fail()
+			return
+		}
+		s.fill()
+		if s.wire.waiting() == 0 {
+			_, _ = s.wire.send() // what TLS has said meanwhile
 			return
 		}
 	}
+}
+
+// fail ends a connection that cannot be written to.
+func (s *stream) fail() {
+	s.out.end()
+	_ = s.conn.Close() // ends the reader, which ends us
 }
 
 // chunks are buffers for what is being written. Connections that have nothing
 // to send hold none.
 var chunks = sync.Pool{New: func() any { return new([writeChunk]byte) }}
 
-// flush writes all that waits; false if that failed.
-func (s *stream) flush() bool {
-	chunk := chunks.Get().(*[writeChunk]byte)
-	defer chunks.Put(chunk)
-	for {
-		frames := writeChunk // as many as fit
-		if s.records && s.out.waiting() < coalesceFrom {
-			frames = 1
-		}
-		b := s.out.take(chunk[:0], writeChunk, frames)
-		if len(b) == 0 {
-			return true
-		}
-		_ = s.conn.SetWriteDeadline(time.Now().Add(writeTime))
-		if _, err := s.conn.Write(b); err != nil {
+// fill makes about as much of what waits ready to be sent as the kernel should get
+// at once, and tells whether more may wait. It needs s.writing.
+func (s *stream) fill() bool {
+	for s.wire.waiting() < writeChunk {
+		if !s.seal() {
 			return false
 		}
 	}
+	return true
+}
+
+// seal makes one write of what waits, and tells whether there was anything. It
+// needs s.writing.
+func (s *stream) seal() bool {
+	chunk := chunks.Get().(*[writeChunk]byte)
+	defer chunks.Put(chunk)
+	frames := writeChunk // as many as fit
+	if s.records && s.out.waiting() < coalesceFrom {
+		frames = 1
+	}
+	b := s.out.take(chunk[:0], writeChunk, frames)
+	if len(b) == 0 {
+		return false
+	}
+	if _, err := s.conn.Write(b); err != nil {
+		s.fail()
+		return false
+	}
+	return true
 }

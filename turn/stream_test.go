@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -15,8 +14,8 @@ import (
 	"github.com/pion/stun"
 )
 
-// testStream returns a stream whose writer is run by the returned function,
-// and the other end of its connection.
+// testStream returns a stream that writes from when the returned function is
+// called, and the other end of its connection.
 func testStream(t *testing.T) (s *stream, far net.Conn, write func()) {
 	t.Helper()
 	m, err := newMetrics(nil, newWatch().most)
@@ -24,15 +23,17 @@ func testStream(t *testing.T) (s *stream, far net.Conn, write func()) {
 		t.Fatal(err)
 	}
 	near, far := net.Pipe() // a Read never returns more than one Write
-	s = &stream{conn: near, drops: &m.drops, out: newOutbox(&m.drops), wake: make(chan struct{}, 1), done: make(chan struct{})}
-	var writer sync.WaitGroup
+	s = &stream{conn: near, drops: &m.drops, out: newOutbox(&m.drops)}
+	s.writing.Lock()
 	t.Cleanup(func() {
 		_ = near.Close()
 		_ = far.Close()
-		close(s.done)
-		writer.Wait()
+		s.later.Wait()
 	})
-	return s, far, func() { writer.Go(s.write) }
+	return s, far, func() {
+		s.writing.Unlock()
+		s.flush()
+	}
 }
 
 // writes returns what n writes brought.

@@ -25,6 +25,7 @@ var suites = map[string][]shape{
 		{"1x50x2", 1, 50, 2, false, peer.UDP},
 		{"1x200x2", 1, 200, 2, false, peer.UDP},
 		{"2x10x2 screen", 2, 10, 2, true, peer.UDP},
+		{"6x8x2", 6, 8, 2, false, peer.UDP},
 		{"6x8x2 TCP", 6, 8, 2, false, peer.TCP},
 		{"6x8x2 TURN/TLS", 6, 8, 2, false, peer.TURNTLS},
 		{"25x8 idle", 25, 8, 0, false, peer.UDP},
@@ -37,6 +38,14 @@ var suites = map[string][]shape{
 		{"10x50x2 screen", 10, 50, 2, true, peer.UDP},
 		{"5x200x2", 5, 200, 2, false, peer.UDP},
 		{"5x200x2 screen", 5, 200, 2, true, peer.UDP},
+	},
+	// Through TURN, and directly.
+	"turn": {
+		{"6x8x2", 6, 8, 2, false, peer.UDP},
+		{"6x8x2 TURN/UDP", 6, 8, 2, false, peer.TURNUDP},
+		{"6x8x2 TURN/TCP", 6, 8, 2, false, peer.TURNTCP},
+		{"6x8x2 TURN/TLS", 6, 8, 2, false, peer.TURNTLS},
+		{"2x10x2 screen TURN/TLS", 2, 10, 2, true, peer.TURNTLS},
 	},
 	// Many in one call, and many calls.
 	"big": {

@@ -130,6 +130,12 @@ func (t target) start(ctx context.Context) (*server, error) {
 		if t.url == "" {
 			s.url = "http://" + s.announced["api"]
 		}
+		if list := s.announced["pids"]; list != "" {
+			var err error
+			if s.pids, err = parsePIDs(list); err != nil {
+				return nil, errors.Join(fmt.Errorf("start target %q: %w", t.name, err), s.stop())
+			}
+		}
 		return s, nil
 	case err := <-ended:
 		return nil, fmt.Errorf("start target %q: %w: %v\n%s", t.name, errEnded, err, out.tail())

@@ -1,0 +1,11 @@
+//go:build !linux
+
+package turn
+
+import "errors"
+
+// canTry tells whether trySend works here: if not, a goroutine waits wherever
+// something is written.
+const canTry = false
+
+func trySend(uintptr, []byte) (int, error) { return 0, errors.ErrUnsupported }
