@@ -4,6 +4,7 @@ package batch
 
 import (
 	"net"
+	"net/netip"
 	"sync/atomic"
 )
 
@@ -16,6 +17,7 @@ type (
 
 func newFast(*net.UDPConn, Options) (*fastSocket, error) { return nil, nil }
 func (*fastSocket) read(*Batch) (int, error)             { return 0, net.ErrClosed }
+func (*fastSocket) send([]byte, netip.AddrPort) bool     { return false }
 func (*fastBatch) init(*Batch)                           {}
 func (*fastOut) init()                                   {}
 func (*fastOut) flush(*Out)                              {}

@@ -92,6 +92,9 @@ func (s *Socket) Read(b *Batch) (int, error) {
 
 // WriteToUDPAddrPort sends one datagram at once.
 func (s *Socket) WriteToUDPAddrPort(p []byte, to netip.AddrPort) (int, error) {
+	if s.fast != nil && s.fast.send(p, to) {
+		return len(p), nil
+	}
 	return s.conn.WriteToUDPAddrPort(p, to)
 }
 
