@@ -16,6 +16,9 @@ ARGS      ?=
 E2E_FILES  = $(wildcard gateway/gateway*_test.go gateway/e2e*_test.go gateway/browser*_test.go)
 E2E        = $(shell sed -n 's/^func \(Test[A-Za-z0-9_]*\)(t \*testing.T).*/\1/p' $(E2E_FILES) /dev/null | paste -sd'|')
 
+# The tests whose numbers the race detector is too slow for: it runs them with fewer.
+FULL_SIZE  = $(shell sed -n 's/^func \(Test[A-Za-z0-9_]*\)(t \*testing.T).*/\1/p' sfu/scale_test.go /dev/null | paste -sd'|')
+
 # Only the race detector needs C.
 export CGO_ENABLED = 0
 RACE = CGO_ENABLED=1 $(GO) test -race
@@ -38,6 +41,8 @@ run: build ## build, and run the demo: https://localhost:10443 (flags: make run 
 test: ## install what the tests need, then run all of them: unit, race, end to end, browser
 	@.ci/tools
 	$(RACE) -p 2 -timeout 15m $$($(GO) list ./... | grep -v '/gateway$$')
+	@test -n '$(FULL_SIZE)' || { echo 'no tests in sfu/scale_test.go'; exit 1; }
+	$(GO) test -count 1 -timeout 5m -run '^($(FULL_SIZE))$$' ./sfu
 	$(RACE) -p 1 -timeout 20m ./gateway
 	@$(MAKE) --no-print-directory portable
 	@.ci/tools -report

@@ -42,7 +42,12 @@ func startServer(t *testing.T, hairpins ...net.PacketConn) *Server {
 		if err := <-ended; err != nil {
 			t.Errorf("run: %v", err)
 		}
-		until(t, "goroutines to end", func() bool { return runtime.NumGoroutine() <= before })
+		for deadline := time.Now().Add(patience); runtime.NumGoroutine() > before; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				buf := make([]byte, 1<<20)
+				t.Fatalf("more goroutines than before:\n%s", buf[:runtime.Stack(buf, true)])
+			}
+		}
 	})
 	return srv
 }

@@ -10,9 +10,7 @@ import (
 )
 
 // TestICERestart: the participant begins ICE anew, as after a change of its
-// network, and the media it sends and gets goes on, without a new session. Over
-// UDP only: after a restart the agent of these guests now and then sends no
-// check over its new TCP connection.
+// network, and the media it sends and gets goes on, without a new session.
 func TestICERestart(t *testing.T) {
 	for name, o := range map[string]guestOptions{"signaling through the front door": {}, "signaling on the data channel": {dc: true}} {
 		t.Run(name, func(t *testing.T) { testICERestart(t, o) })
@@ -49,10 +47,60 @@ func testICERestart(t *testing.T, o guestOptions) {
 	}
 }
 
+// TestICERestartOverTCP: after a restart the agent of these guests now and then
+// sends no check over its new TCP connection; then it begins anew once more.
+func TestICERestartOverTCP(t *testing.T) {
+	srv := startServer(t)
+	a, b := join(t, srv, "call", "alpha", guestOptions{tcp: true}), join(t, srv, "call", "beta", guestOptions{})
+	a.publish(webrtc.MimeTypeOpus, "a")
+	b.publish(webrtc.MimeTypeOpus, "b")
+	atA, atB := a.hears(classVoice, "beta"), b.hears(classVoice, "alpha")
+	goesOn := func() bool {
+		n, m := a.count(atA), b.count(atB)
+		for deadline := time.Now().Add(patience / 5); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+			if a.count(atA) > n+20 && b.count(atB) > m+20 {
+				return true
+			}
+		}
+		return false
+	}
+	before := a.sess.media.way.Load()
+	tries := 1
+	for ; ; tries++ {
+		a.offerRestart()
+		if goesOn() && a.sess.media.way.Load() != before {
+			break
+		}
+		if tries == 5 {
+			t.Fatalf("no media both ways after %d restarts", tries)
+		}
+	}
+	t.Logf("%d restarts", tries)
+	if w := a.sess.media.way.Load(); w.tcp == nil || w.remote == before.remote {
+		t.Errorf("media goes on over %v, before over %v", w, before)
+	}
+	srv.tcp.mu.Lock()
+	conns := len(srv.tcp.conns)
+	srv.tcp.mu.Unlock()
+	if conns != 2 {
+		t.Errorf("TCP candidates of %d ICE agents for two sessions", conns)
+	}
+}
+
 // restartICE negotiates with new ICE credentials.
 func (g *guest) restartICE() {
 	g.t.Helper()
 	g.lock()
+	g.offerRestart()
+	until(g.t, "the lock to be free", func() bool {
+		return g.dc.ReadyState() == webrtc.DataChannelStateOpen && g.pc.ICEConnectionState() == webrtc.ICEConnectionStateConnected
+	})
+	g.send(wire.ChannelMessage{Type: wire.ChannelUnlock})
+}
+
+// offerRestart is the part of restartICE that needs no connection.
+func (g *guest) offerRestart() {
+	g.t.Helper()
 	offer, err := g.pc.CreateOffer(&webrtc.OfferOptions{ICERestart: true})
 	gathered := webrtc.GatheringCompletePromise(g.pc)
 	if err == nil {
@@ -75,8 +123,4 @@ func (g *guest) restartICE() {
 	case <-time.After(patience):
 		g.t.Fatalf("%s: no answer to its offer", g.name)
 	}
-	until(g.t, "the lock to be free", func() bool {
-		return g.dc.ReadyState() == webrtc.DataChannelStateOpen && g.pc.ICEConnectionState() == webrtc.ICEConnectionStateConnected
-	})
-	g.send(wire.ChannelMessage{Type: wire.ChannelUnlock})
 }

@@ -95,15 +95,37 @@ func FuzzIntake(f *testing.F) {
 		}
 		s.Leave()
 		<-m.closed
-		select {
-		case got := <-m.answers:
-			var d sdp.SessionDescription
-			if err := d.UnmarshalString(got.SDP); err != nil {
-				t.Errorf("answer cannot be read: %v\n%s", err, got.SDP)
-			}
-		default:
+		close(m.answers)
+		offers := []string{first, second}
+		for got := range m.answers {
+			checkSections(t, offers[0], got.SDP)
+			offers = offers[1:]
 		}
 	})
+}
+
+// checkSections compares the media sections of an answer with those of its offer:
+// there must be as many, of the same kinds and names (RFC 3264 §6, RFC 8829 §5.3.1).
+func checkSections(t *testing.T, offer, answer string) {
+	t.Helper()
+	var o, a sdp.SessionDescription
+	if err := o.UnmarshalString(offer); err != nil {
+		t.Errorf("answered an offer that cannot be read: %v\n%s", err, offer)
+	}
+	if err := a.UnmarshalString(answer); err != nil {
+		t.Errorf("answer cannot be read: %v\n%s", err, answer)
+	}
+	if len(o.MediaDescriptions) != len(a.MediaDescriptions) {
+		t.Fatalf("answer of %d sections to an offer of %d\n%s\n%s", len(a.MediaDescriptions), len(o.MediaDescriptions), offer, answer)
+	}
+	for i, want := range o.MediaDescriptions {
+		got := a.MediaDescriptions[i]
+		wantMid, _ := want.Attribute("mid")
+		gotMid, named := got.Attribute("mid")
+		if got.MediaName.Media != want.MediaName.Media || named && gotMid != wantMid {
+			t.Errorf("section %d is %s %q, in the offer %s %q\n%s\n%s", i, got.MediaName.Media, gotMid, want.MediaName.Media, wantMid, offer, answer)
+		}
+	}
 }
 
 // nowhereServer is a server whose sessions have no network.

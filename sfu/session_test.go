@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/pion/rtcp"
 	"github.com/pion/webrtc/v3"
 
 	"sallyport/sfu/wire"
@@ -68,10 +70,16 @@ func TestSequenceNumbersAndTimestampsAreThePublishers(t *testing.T) {
 
 func TestLateJoinerGetsAllTracksInOneOffer(t *testing.T) {
 	srv := startServer(t)
-	const speakers = 6
+	const speakers = 20
+	var all sync.WaitGroup
 	for i := range speakers {
-		join(t, srv, "call", fmt.Sprintf("speaker%d", i), guestOptions{}).publish(webrtc.MimeTypeOpus, "s")
+		g := newGuest(t, fmt.Sprintf("speaker%d", i), guestOptions{})
+		all.Go(func() {
+			g.join(srv, "call")
+			g.murmur()
+		})
 	}
+	all.Wait()
 	until(t, "everybody to be published", func() bool {
 		n := 0
 		for _, s := range srv.Status().Calls[0].Sessions {
@@ -197,6 +205,34 @@ func TestKeyframeRequestsAreThrottled(t *testing.T) {
 	defer src.mu.Unlock()
 	if most := int(time.Since(start)/time.Second) + 1; src.plis < 1 || src.plis > most {
 		t.Errorf("%d key frame requests in %s, want 1 to %d", src.plis, time.Since(start), most)
+	}
+}
+
+// TestFullIntraRequests: old clients ask for a key frame with a FIR (RFC 5104 §4.3.1),
+// many at once perhaps.
+func TestFullIntraRequests(t *testing.T) {
+	srv := startServer(t)
+	a, b := join(t, srv, "call", "alpha", guestOptions{}), join(t, srv, "call", "beta", guestOptions{})
+	a.sess.VideoOn("camera")
+	src := a.publish(webrtc.MimeTypeVP8, "camera")
+	to := uint32(b.hears(classVideo, "alpha").track.SSRC())
+	asked := func() int {
+		src.mu.Lock()
+		defer src.mu.Unlock()
+		return src.plis
+	}
+	until(t, "the key frame request of the join", func() bool { return asked() > 0 })
+	start, before := time.Now(), asked()
+	for round := range 2 {
+		until(t, "a key frame request", func() bool {
+			for seq := range 5 {
+				_ = b.pc.WriteRTCP([]rtcp.Packet{&rtcp.FullIntraRequest{MediaSSRC: to, FIR: []rtcp.FIREntry{{SSRC: to, SequenceNumber: uint8(seq)}}}})
+			}
+			return asked() > before+round
+		})
+	}
+	if n, most := asked()-before, int(time.Since(start)/keyframeEvery)+1; n > most {
+		t.Errorf("%d key frame requests in %s, want at most %d", n, time.Since(start), most)
 	}
 }
 

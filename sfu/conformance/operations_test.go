@@ -291,6 +291,7 @@ func TestConformance70Metrics(t *testing.T) {
 				t.Errorf("%s is %g", series, values[series])
 			}
 		}
+		checkDashboard(t, values)
 		for series, v := range values {
 			if v < 0 {
 				t.Errorf("%s is %g", series, v)
