@@ -25,7 +25,8 @@ type speaker struct {
 	media  *media
 	up     *up
 	seal   *srtp.Sealer
-	from   netip.AddrPort
+	conn   *net.UDPConn
+	from   netip.AddrPort // of conn
 	reader *reader
 	seq    uint16
 	bare   bool // without levels
@@ -38,7 +39,7 @@ func newSpeaker(t testing.TB, srv *Server, profile srtp.Profile, class string) *
 	t.Helper()
 	name := "speaker" + rand.Text()
 	l := addLeg(t, srv, profile, name)
-	s := &speaker{srv: srv, media: l.media, from: localAddrPort(l.conn.LocalAddr()), reader: srv.mux.newReader(), buf: make([]byte, 0, maxDatagram), body: make([]byte, 80)}
+	s := &speaker{srv: srv, media: l.media, conn: l.conn, from: localAddrPort(l.conn.LocalAddr()), reader: srv.mux.newReader(), buf: make([]byte, 0, maxDatagram), body: make([]byte, 80)}
 	s.media.in = l.keys // what it sends with: the test plays both ends
 	var err error
 	if s.seal, err = l.keys.Sealer(1, 0); err != nil {
@@ -53,24 +54,29 @@ func newSpeaker(t testing.TB, srv *Server, profile srtp.Profile, class string) *
 	return s
 }
 
-// says sends packets of one read batch.
+// says hands packets to the mux, each a read batch of its own.
 func (s *speaker) says(t testing.TB, packets int) {
 	for range packets {
-		s.seq++
-		h := append(s.buf[:0], 0x90, 111, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xBE, 0xDE, 0, 1, 0x10, 0x85, 0, 0)
-		if s.bare {
-			h = append(s.buf[:0], 0x80, 111, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
-		}
-		binary.BigEndian.PutUint16(h[2:], s.seq)
-		binary.BigEndian.PutUint32(h[4:], 960*uint32(s.seq))
-		binary.BigEndian.PutUint16(s.body, s.seq)
-		p, err := s.seal.Seal(h, s.body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.srv.mux.deliver(s.reader, s.srv.mux.sockets[0], p, s.from)
+		s.srv.mux.deliver(s.reader, s.srv.mux.sockets[0], s.next(t), s.from)
 		s.reader.finish()
 	}
+}
+
+// next makes the next packet, encrypted.
+func (s *speaker) next(t testing.TB) []byte {
+	s.seq++
+	h := append(s.buf[:0], 0x90, 111, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xBE, 0xDE, 0, 1, 0x10, 0x85, 0, 0)
+	if s.bare {
+		h = append(s.buf[:0], 0x80, 111, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
+	}
+	binary.BigEndian.PutUint16(h[2:], s.seq)
+	binary.BigEndian.PutUint32(h[4:], 960*uint32(s.seq))
+	binary.BigEndian.PutUint16(s.body[len(s.body)-2:], s.seq)
+	p, err := s.seal.Seal(h, s.body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 // hears makes the leg a receiver of the speaker.
@@ -268,7 +274,7 @@ func TestOthersAreNotHeldUp(t *testing.T) {
 	if err := full.conn.SetReadBuffer(1); err != nil {
 		t.Fatal(err)
 	}
-	slow.overTCP("slow")
+	slow.overTCP("slow", 1)
 	for i, l := range []*leg{gone, lost, full, slow, good} {
 		l.hears(s, uint32(100+i))
 	}
@@ -322,8 +328,9 @@ func TestAPathThatIsKnownLater(t *testing.T) {
 	}
 }
 
-// overTCP gives the leg another way: a TCP connection that nobody reads.
-func (l *leg) overTCP(ufrag string) {
+// overTCP gives the leg another way: a TCP connection, which it returns. room is the
+// size of its buffer, 0 = as usual.
+func (l *leg) overTCP(ufrag string, room int) *net.TCPConn {
 	l.t.Helper()
 	listener := l.srv.tcp.listeners[0]
 	go l.srv.tcp.accept(listener)
@@ -337,7 +344,9 @@ func (l *leg) overTCP(ufrag string) {
 		l.t.Fatal(err)
 	}
 	l.t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetReadBuffer(1)
+	if room > 0 {
+		_ = conn.SetReadBuffer(room)
+	}
 	check := stun.MustBuild(stun.BindingRequest, stun.TransactionID, stun.NewUsername(ufrag+":x")).Raw
 	if _, err := conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(check))), check...)); err != nil {
 		l.t.Fatal(err)
@@ -347,6 +356,7 @@ func (l *leg) overTCP(ufrag string) {
 		l.media.way.Store(w)
 		return w != nil
 	})
+	return conn
 }
 
 // BenchmarkForward takes a packet and sends it to 50 receivers, over sockets.
