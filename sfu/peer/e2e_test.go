@@ -30,8 +30,13 @@ type house struct {
 	call  string
 }
 
-func newHouse(t *testing.T) *house {
+func newHouse(t *testing.T, options ...sfu.Options) *house {
 	t.Helper()
+	o := sfu.Options{}
+	if len(options) > 0 {
+		o = options[0]
+	}
+	o.Logger = slog.New(slog.DiscardHandler)
 	checkGoroutines(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
@@ -43,7 +48,7 @@ func newHouse(t *testing.T) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	media, err := sfu.New(sockets, sfu.Options{Logger: slog.New(slog.DiscardHandler)})
+	media, err := sfu.New(sockets, o)
 	if err != nil {
 		t.Fatal(err)
 	}
