@@ -15,6 +15,8 @@ type Comparison struct {
 	Targets []string `json:"targets"`
 	Names   []string `json:"names"`
 	Loads   []Result `json:"loads"`
+
+	crowds bool // the table tells of coming and going too
 }
 
 // A Result is one load against all targets.
@@ -37,8 +39,10 @@ type Median struct {
 	P99        float64 `json:"latency_p99_us"`
 	PerSession float64 `json:"memory_kib_per_session"`
 	JoinP95    float64 `json:"join_p95_us"`
+	LeaveP95   float64 `json:"leave_p95_us"`
 	LoadCPU    float64 `json:"load_cpu_percent"`
 	Failed     float64 `json:"failed_joins"`
+	Missing    float64 `json:"missing_tracks"`
 }
 
 // Ratios compare two targets; below 1 the first one needs less.
@@ -53,7 +57,7 @@ type Ratios struct {
 // what else the machine does falls on all of them. An interrupt or an error ends
 // it with what has been measured until then.
 func compareAll(ctx context.Context, o options, stderr io.Writer) (*Comparison, error) {
-	c := &Comparison{Machine: machine(), Names: o.names}
+	c := &Comparison{Machine: machine(), Names: o.names, crowds: o.crowds}
 	for _, t := range o.targets {
 		c.Targets = append(c.Targets, t.name)
 	}
@@ -101,6 +105,7 @@ func (o options) repeat(ctx context.Context, s shape, stderr io.Writer) (result 
 				break // cut short, and no use beside whole ones
 			}
 			r.Load = s.name
+			fmt.Fprintln(stderr, "  "+r.line())
 			result.Runs[i] = append(result.Runs[i], r)
 		}
 	}
@@ -149,8 +154,10 @@ func medianOf(runs []*Report) *Median {
 		P99:        median(runs, func(r *Report) float64 { return float64(r.LatencyUS.P99) }),
 		PerSession: median(runs, func(r *Report) float64 { return r.server().PerSession }),
 		JoinP95:    median(runs, func(r *Report) float64 { return float64(r.Joins.TimeUS.P95) }),
+		LeaveP95:   median(runs, func(r *Report) float64 { return float64(r.Leaves.TimeUS.P95) }),
 		LoadCPU:    median(runs, func(r *Report) float64 { return r.LoadCPU }),
 		Failed:     median(runs, func(r *Report) float64 { return float64(r.Joins.Failed) }),
+		Missing:    median(runs, func(r *Report) float64 { return float64(r.Tracks.Wanted - r.Tracks.Got) }),
 	}
 }
 
@@ -160,6 +167,12 @@ func (r *Report) perOut() float64 {
 		return 0
 	}
 	return r.server().PerOut
+}
+
+// line is a run in one line.
+func (r *Report) line() string {
+	return fmt.Sprintf("%d joined, %d failed, %d of %d tracks; %.0f packets/s out, %.1f µs each, loss %s %%, p99 %.2f ms",
+		r.Joins.Wanted-r.Joins.Failed, r.Joins.Failed, r.Tracks.Got, r.Tracks.Wanted, r.Packets.PerSecond, r.perOut(), loss(r.Packets.Loss), float64(r.LatencyUS.P99)/1000)
 }
 
 // server returns what the processes spent, zeros if they are not known.

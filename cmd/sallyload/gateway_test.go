@@ -194,6 +194,9 @@ func TestCompare(t *testing.T) {
 	if m[0].PerSecond < 25 || m[1].CPUPerOut <= 0 || x == nil || x.CPUPerOut == nil || *x.CPUPerOut != m[0].CPUPerOut/m[1].CPUPerOut {
 		t.Errorf("medians %+v %+v, ratios %+v", m[0], m[1], x)
 	}
+	if !strings.Contains(stderr, "2 joined, 0 failed, 1 of 1 tracks") || m[0].LeaveP95 <= 0 || c.Loads[0].Runs[0][0].Leaves.Failed != 0 {
+		t.Errorf("%s\nleaves %+v", stderr, c.Loads[0].Runs[0][0].Leaves)
+	}
 	for name := range profiles {
 		if info, err := os.Stat(filepath.Join(dir, "1x2x1", name+".pprof")); err != nil || info.Size() == 0 {
 			t.Errorf("profile %s: %v", name, err)

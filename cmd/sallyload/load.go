@@ -14,7 +14,7 @@ import (
 const (
 	joinAtOnce   = 64                     // joins under way
 	publishTime  = 30 * time.Second       // for one participant's tracks
-	leaveTime    = 5 * time.Second        // for everyone to leave
+	leaveTime    = 30 * time.Second       // for everyone to leave
 	inFlight     = 500 * time.Millisecond // for the last packets to arrive
 	pollInterval = 50 * time.Millisecond
 )
@@ -36,6 +36,8 @@ type load struct {
 	rooms  [][]*peer.Peer // by call
 	live   []int          // tracks published, by call
 	errors map[string]int // why joins failed
+
+	left bool // only run uses it
 }
 
 // run does it all. The error means that nothing could be measured; failed joins
@@ -74,7 +76,9 @@ func (l *load) run(ctx context.Context) (*Report, error) {
 		return nil, err
 	}
 	m.idle, m.wanted = idle, want
-	return l.report(m), nil
+	r := l.report(m)
+	r.Leaves = l.leave()
+	return r, nil
 }
 
 func (l *load) fail(err error) {
@@ -151,16 +155,34 @@ func (l *load) measure(ctx context.Context) (m measurement, err error) {
 	return m, nil
 }
 
-// leave takes everyone out at once.
-func (l *load) leave() {
+// leave takes everyone out at once. Only the first call does anything.
+func (l *load) leave() (out Leaves) {
+	if l.left {
+		return out
+	}
+	l.left = true
 	l.setPhase("leaving")
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
 	defer cancel()
 	var everyone sync.WaitGroup
+	var mu sync.Mutex // guards times and out
+	var times peer.Histogram
 	l.each(func(p *peer.Peer) {
-		everyone.Go(func() { _ = p.Leave(ctx) })
+		everyone.Go(func() {
+			began := time.Now()
+			err := p.Leave(ctx)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				out.Failed++
+				return
+			}
+			times.Add(time.Since(began))
+		})
 	})
 	everyone.Wait()
+	out.TimeUS = spread(&times)
+	return out
 }
 
 // poll waits until met holds, at most for the given time.
@@ -190,6 +212,10 @@ func (l *load) status() string {
 	if phase == nil {
 		return ""
 	}
-	return fmt.Sprintf("%s: %d of %d joined, %d failed, %d tracks", *phase,
+	line := fmt.Sprintf("%s: %d of %d joined, %d failed, %d tracks", *phase,
 		l.joined.Load(), l.calls*l.users, l.failed.Load(), l.tracks())
+	if p := l.packets(); p.Received > 0 {
+		line += fmt.Sprintf(", %d packets", p.Received)
+	}
+	return line
 }

@@ -92,6 +92,9 @@ func TestLoad(t *testing.T) {
 			if r.Joins.Failed != 0 || r.Joins.Wanted != 6 || r.Joins.TimeUS.P50 <= 0 {
 				t.Errorf("joins %+v", r.Joins)
 			}
+			if r.Leaves.Failed != 0 || r.Leaves.TimeUS.P50 <= 0 {
+				t.Errorf("leaves %+v", r.Leaves)
+			}
 			if r.Tracks != (Tracks{Wanted: 20, Got: 20}) {
 				t.Errorf("tracks %+v, want 20: each call has 2 voices, a screen and 2 cameras, with 2 receivers", r.Tracks)
 			}
@@ -136,6 +139,9 @@ func TestInterruptPrintsReport(t *testing.T) {
 			}
 			return l.packets().Received > 20
 		})
+		if s := l.status(); !strings.HasPrefix(s, "measuring: 2 of 2 joined, 0 failed, 2 tracks, ") {
+			t.Errorf("progress %q", s)
+		}
 	})
 	r, err := l.run(ctx)
 	watcher.Wait()

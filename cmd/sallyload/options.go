@@ -44,6 +44,7 @@ type options struct {
 	compare bool
 	names   []string // of the targets, in tables
 	loads   []shape  // of the suite; nil without one
+	crowds  bool     // tables tell of coming and going too
 	runs    int
 	output  string // file for the JSON; "" = standard output
 	profile string // directory for the server's profiles; "" = none
@@ -149,6 +150,7 @@ func (o *options) complete(r raw) error {
 		if o.loads, err = suite(r.suite); err != nil {
 			return err
 		}
+		o.crowds = strings.HasPrefix(r.suite, "big")
 	}
 	if o.names = strings.Split(r.names, ","); len(o.names) < 2 {
 		o.names = append(o.names, "B")

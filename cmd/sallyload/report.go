@@ -26,6 +26,7 @@ type Report struct {
 	Seconds float64 `json:"seconds"` // really measured
 
 	Joins   Joins   `json:"joins"`
+	Leaves  Leaves  `json:"leaves"`
 	Tracks  Tracks  `json:"tracks"`
 	Packets Packets `json:"packets"`
 
@@ -48,6 +49,13 @@ type Joins struct {
 	Failed int            `json:"failed"`
 	TimeUS Spread         `json:"time_us"`
 	Errors map[string]int `json:"errors,omitempty"`
+}
+
+// Leaves is how those who had joined left, all at once in the end. The times are
+// from saying so until the server has confirmed.
+type Leaves struct {
+	Failed int    `json:"failed"` // not confirmed
+	TimeUS Spread `json:"time_us"`
 }
 
 // Tracks counts tracks on the receiving side.

@@ -191,3 +191,21 @@ func TestVerifies(t *testing.T) {
 		}
 	}
 }
+
+// The table of crowds tells of coming and going.
+func TestTableOfCrowds(t *testing.T) {
+	c := &Comparison{Machine: "a machine", Names: []string{"one"}, crowds: true, Loads: []Result{{
+		Load: "1x2x1", Medians: []*Median{{PerSecond: 50, JoinP95: 12_000, LeaveP95: 34_000, Failed: 5, Missing: 6}}, Runs: make([][]*Report, 1),
+	}}}
+	var b bytes.Buffer
+	if err := c.write(&b); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(b.String(), "\n")
+	if !strings.HasSuffix(lines[0], "| leave p95 ms | failed joins | missing tracks |") || !strings.HasSuffix(lines[2], "| 12 | 0 | 34 | 5 | 6 |") {
+		t.Errorf("table:\n%s", b.String())
+	}
+	if n := strings.Count(lines[0], "|"); strings.Count(lines[1], "|") != n || strings.Count(lines[2], "|") != n {
+		t.Errorf("columns differ:\n%s", b.String())
+	}
+}

@@ -84,6 +84,7 @@ func TestGroups(t *testing.T) {
 		{"internal/runtime/syscall.Syscall6 syscall.sendto internal/poll.(*FD).WriteToInet4 github.com/pion/ice/v2.(*candidateBase).writeTo", "kernel: sending"},
 		{"internal/runtime/syscall.Syscall6 sallyport/sfu/internal/batch.sendmmsg sallyport/sfu.(*down).flush", "kernel: sending"},
 		{"internal/runtime/syscall.Syscall6 syscall.recvfrom internal/poll.(*FD).ReadFromInet4", "kernel: receiving"},
+		{"internal/runtime/syscall.Syscall6 syscall.RawSyscall6 sallyport/sfu/internal/batch.(*fastBatch).receive internal/poll.(*FD).RawRead", "kernel: receiving"},
 		{"runtime.memmove github.com/pion/srtp/v2.(*Context).encryptRTP sallyport/sfu.(*down).forward", "SRTP"},
 		{"runtime.nextFreeFast runtime.mallocgc github.com/pion/srtp/v2.(*Context).encryptRTP", "memory: allocation and garbage collection"},
 		{"runtime.scanobject runtime.gcDrain runtime.gcBgMarkWorker", "memory: allocation and garbage collection"},
