@@ -41,10 +41,9 @@ test: ## install what the tests need, then run all of them: unit, race, end to e
 	@$(MAKE) --no-print-directory portable
 	@.ci/tools -report
 
-# The build tag goes to the binaries that the tests build too, and so does -race
-# to the one of the conformance suite, which looks for races in the log.
+# The build tag goes to the binaries that the tests build, too.
 portable: ## the media sockets without recvmmsg and sendmmsg: conformance, a call of Chromium
-	GOFLAGS='$(GOFLAGS) -tags=portable -race' CGO_ENABLED=1 $(GO) test -p 1 -timeout 10m ./sfu/internal/batch ./sfu/conformance
+	GOFLAGS='$(GOFLAGS) -tags=portable' $(RACE) -p 1 -timeout 10m ./sfu/internal/batch ./sfu/conformance
 	GOFLAGS='$(GOFLAGS) -tags=portable' $(RACE) -timeout 5m -run '^TestBrowser$$/^(path_udp|screen)$$' ./gateway
 
 check: ## formatting, vet, staticcheck, the walls between packages, go.mod
