@@ -51,6 +51,7 @@ var suites = map[string][]shape{
 	"big": {
 		{"1x1000x2", 1, 1000, 2, false, peer.UDP},
 		{"1x200x2 screen", 1, 200, 2, true, peer.UDP},
+		{"250x2x1", 250, 2, 1, false, peer.UDP},
 		{"1000x2x1", 1000, 2, 1, false, peer.UDP},
 	},
 	// What a profile is taken of.

@@ -26,7 +26,7 @@ var groups = []group{
 		`^(syscall|internal/poll|golang.org/x/(sys/unix|net/internal/socket))\..*([Ww]rite|[Ss]end)|[./)][a-z]*[sS]endm?msg`)},
 	{"kernel: receiving", "#f2b134", regexp.MustCompile(
 		`^(syscall|internal/poll|golang.org/x/(sys/unix|net/internal/socket))\..*([Rr]ead|[Rr]ecv)|[./)][a-z]*[rR]ecvm?msg|^sallyport/sfu/internal/batch\.\(\*fastBatch\)\.receive`)},
-	{"SRTP", "#5b8ff9", regexp.MustCompile(`^github.com/pion/srtp|^sallyport/sfu/internal/srtp`)},
+	{"SRTP", "#8fd6ff", regexp.MustCompile(`^github.com/pion/srtp|^sallyport/sfu/internal/srtp`)},
 	{"TLS and TURN", "#269a99", regexp.MustCompile(`^crypto/tls\.|^sallyport/(turn|tls)\.|^github.com/pion/turn`)},
 	{"ICE, DTLS, SCTP", "#9270ca", regexp.MustCompile(`^github.com/pion/(ice|stun|dtls|sctp|datachannel|mdns)`)},
 	{"RTCP and interceptors", "#c86fc9", regexp.MustCompile(`^github.com/pion/(interceptor|rtcp)|^sallyport/sfu/internal/(feedback|reports|packetcache)|^sallyport/sfu\.\(\*congestion\)`)},
