@@ -92,7 +92,7 @@ func NewCertificates(cfg Config, names []string, o CertificateOptions) (*Certifi
 	metrics := newCertMetrics(o.Metrics, c.notAfter)
 	switch cfg.Source {
 	case SourceFiles:
-		c.provider, err = newFiles(cfg, c.log, c.health, metrics)
+		c.provider, err = newFiles(cfg, c.names, c.log, c.health, metrics)
 	case SourceSelfSigned:
 		c.provider, err = newSelfSigned(names, c.log)
 	case SourceACME:

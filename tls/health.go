@@ -10,6 +10,21 @@ import (
 type health struct {
 	mu     sync.Mutex // guards the following
 	faults map[string]fault
+	advice string
+}
+
+// advise keeps what clients may have against the certificate in use; "" is
+// nothing.
+func (h *health) advise(text string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.advice = text
+}
+
+func (h *health) warning() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.advice
 }
 
 // A fault is why the certificate of one name could not be had.

@@ -33,6 +33,10 @@ type CertificateStatus struct {
 	// not clear it. LastErrorAt is when.
 	LastError   string    `json:"last_error"`
 	LastErrorAt time.Time `json:"last_error_at"`
+
+	// Warning is what clients may have against the certificate in use, as far as
+	// its files tell; empty if nothing.
+	Warning string `json:"warning"`
 }
 
 // Status returns what the certificates are now.
@@ -58,6 +62,7 @@ func (c *Certificates) Status() CertificateStatus {
 	if f := c.health.last(); f.err != nil {
 		s.LastError, s.LastErrorAt = f.err.Error(), f.at
 	}
+	s.Warning = c.health.warning()
 	return s
 }
 

@@ -40,7 +40,8 @@ type Certificate struct {
 	Issuer   string    `json:"issuer"`
 	NotAfter time.Time `json:"not_after"`
 	DaysLeft int       `json:"days_left"`
-	Error    string    `json:"error,omitempty"` // of the last attempt to load or renew
+	Error    string    `json:"error,omitempty"`   // of the last attempt to load or renew
+	Warning  string    `json:"warning,omitempty"` // what clients may have against it
 }
 
 // An Upstream is one Mattermost node.
