@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"sallyport/tls"
 )
 
 // mattermostIdle is the time after which Mattermost closes an idle
@@ -197,8 +199,29 @@ func (c Config) validateACME(ps *problems) {
 	if a.Storage == "" {
 		ps.add("tls.acme.storage", "missing: certificates need a directory, like /var/lib/sallyport/acme")
 	}
-	if public && c.Domain != "" && (isAddress(c.Domain) || !strings.Contains(c.Domain, ".")) {
-		ps.add("domain", "no public CA gives a certificate for %q: use a public name, or tls.source: selfsigned", c.Domain)
+	if !slices.Contains(tls.KeyTypes, a.KeyType) {
+		ps.add("tls.acme.key_type", "%q is not one of %s", a.KeyType, strings.Join(tls.KeyTypes, ", "))
+	}
+	switch {
+	case a.EAB.KeyID != "" && a.EAB.HMACKeyFile == "":
+		ps.add("tls.acme.eab.hmac_key_file", "missing: tls.acme.eab.key_id names a key, and this is the file that holds it")
+	case a.EAB.KeyID == "" && a.EAB.HMACKeyFile != "":
+		ps.add("tls.acme.eab.key_id", "missing: the CA gave a name with the key in tls.acme.eab.hmac_key_file")
+	}
+	if public && c.Domain != "" {
+		c.validatePublicName(ps)
+	}
+}
+
+// validatePublicName checks that Let's Encrypt would give a certificate for the
+// domain.
+func (c Config) validatePublicName(ps *problems) {
+	ip, err := netip.ParseAddr(c.Domain)
+	switch {
+	case err != nil && !strings.Contains(c.Domain, "."), err == nil && (ip.IsPrivate() || !ip.IsGlobalUnicast()):
+		ps.add("domain", "no public CA gives a certificate for %q: use a public name or address, or tls.source: selfsigned", c.Domain)
+	case err == nil && c.TLS.ACME.Profile != "" && c.TLS.ACME.Profile != "shortlived":
+		ps.add("tls.acme.profile", "%q is not shortlived, the one that Let's Encrypt has for an IP address", c.TLS.ACME.Profile)
 	}
 }
 

@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -78,6 +80,14 @@ func newAutomatic(cfg ACME, names []string, o automaticOptions) (*automatic, err
 	}
 	if _, _, err := cfg.directory(); err != nil {
 		return nil, err
+	}
+	if cfg.KeyType != "" && !slices.Contains(KeyTypes, cfg.KeyType) {
+		return nil, fmt.Errorf("tls.acme.key_type %q: want one of %s", cfg.KeyType, strings.Join(KeyTypes, ", "))
+	}
+	if cfg.EAB.KeyID != "" {
+		if _, err := DecodeAccountKey(o.ExternalAccount); err != nil {
+			return nil, fmt.Errorf("tls.acme.eab: %w", err)
+		}
 	}
 	a := &automatic{
 		cfg: cfg, opts: o, log: o.Logger,
@@ -205,6 +215,7 @@ func (a *automatic) start() *engine {
 		},
 		ShouldEmitFunc: func(event string) bool { return event != "tls_get_certificate" },
 		Logger:         zlog,
+		KeySource:      certmagic.StandardKeyGenerator{KeyType: certmagic.KeyType(a.cfg.KeyType)},
 		Issuers:        []certmagic.Issuer{}, // set below; nil would mean the default
 	}
 	e.magic, e.obtain = certmagic.New(e.cache, cfg), certmagic.New(e.cache, cfg)
@@ -214,7 +225,8 @@ func (a *automatic) start() *engine {
 		TestCA:               trial,
 		Email:                a.cfg.Email,
 		Agreed:               true,
-		Profile:              a.cfg.Profile,
+		Profile:              a.cfg.profile(a.names),
+		ExternalAccount:      a.account(),
 		TrustedRoots:         a.roots,
 		DisableHTTPChallenge: !a.offerHTTP.Load(),
 		ListenHost:           a.opts.ListenHost,
@@ -226,6 +238,15 @@ func (a *automatic) start() *engine {
 	e.magic.Issuers = []certmagic.Issuer{e.issuer}
 	e.obtain.Issuers = []certmagic.Issuer{unattended{e.issuer}}
 	return e
+}
+
+// account is the external account binding, nil if there is none.
+func (a *automatic) account() *acme.EAB {
+	if a.cfg.EAB.KeyID == "" {
+		return nil
+	}
+	key, _ := DecodeAccountKey(a.opts.ExternalAccount) // checked in newAutomatic
+	return &acme.EAB{KeyID: a.cfg.EAB.KeyID, MACKey: base64.RawURLEncoding.EncodeToString(key)}
 }
 
 // load takes the stored certificates into use and returns the names that have

@@ -38,6 +38,9 @@ type CertificateOptions struct {
 
 	// ListenHost is the address those ports are bound to; empty is any.
 	ListenHost string
+
+	// ExternalAccount is the content of Config.ACME.EAB.HMACKeyFile.
+	ExternalAccount []byte
 }
 
 // A provider is one way to come by certificates.

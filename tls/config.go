@@ -2,9 +2,13 @@ package tls
 
 import (
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -61,12 +65,55 @@ type ACME struct {
 	CARootFile string `koanf:"ca_root_file"`
 
 	// Profile is a certificate profile the CA offers, such as "shortlived";
-	// empty leaves the choice to the CA.
+	// empty leaves the choice to the CA. For an IP address Let's Encrypt offers
+	// none but that one, which is what empty then means.
 	Profile string `koanf:"profile"`
+
+	// KeyType is the kind of key that new certificates get: "p256", "p384",
+	// "rsa2048" or "rsa4096"; empty is "p256".
+	KeyType string `koanf:"key_type"`
+
+	// EAB binds our account at the CA to one that exists there.
+	EAB EAB `koanf:"eab"`
 
 	// Storage is the directory for the account, keys and certificates. It must
 	// survive restarts: the CA limits how often it issues.
 	Storage string `koanf:"storage"`
+}
+
+// EAB is an external account binding (RFC 8555 section 7.3.4), which some CAs
+// demand. The zero value is none.
+type EAB struct {
+	// KeyID is what the CA calls the key.
+	KeyID string `koanf:"key_id"`
+
+	// HMACKeyFile is the file with the key, in base64 as the CA gives it.
+	HMACKeyFile string `koanf:"hmac_key_file"`
+}
+
+// DecodeAccountKey reads the content of an EAB.HMACKeyFile. Some CAs give the key
+// in the one alphabet of base64, some in the other.
+func DecodeAccountKey(text []byte) ([]byte, error) {
+	plain := strings.NewReplacer("+", "-", "/", "_", "=", "").Replace(strings.TrimSpace(string(text)))
+	key, err := base64.RawURLEncoding.DecodeString(plain)
+	if err != nil || len(key) == 0 {
+		return nil, errors.New("the key is not base64") // base64's own error would quote it
+	}
+	return key, nil
+}
+
+// KeyTypes are the values of [ACME].KeyType.
+var KeyTypes = []string{"p256", "p384", "rsa2048", "rsa4096"}
+
+// profile is the certificate profile to ask for.
+func (a ACME) profile(names []string) string {
+	_, trial, _ := a.directory()
+	public := trial != "" || a.CA == "letsencrypt-staging"
+	isIP := func(name string) bool { _, err := netip.ParseAddr(name); return err == nil }
+	if a.Profile == "" && public && slices.ContainsFunc(names, isIP) {
+		return "shortlived"
+	}
+	return a.Profile
 }
 
 // directory returns the URLs of the CA's directory and of the one that tries
