@@ -280,6 +280,7 @@ func (a *automatic) obtain(ctx context.Context, e *engine, name string) {
 		failures++
 		a.fault(e, name, err) // also those that certmagic emits no event for
 		wait := a.backoff(failures, err)
+		a.opts.health.retry(name, time.Now().Add(wait))
 		a.log.Error("cannot obtain certificate", "name", name, "err", err, "retry_in", wait)
 		select {
 		case <-time.After(wait):

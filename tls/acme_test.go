@@ -206,7 +206,7 @@ func TestACMEErrorEndsWithAnotherReplica(t *testing.T) {
 	a.backoff = func(int, error) time.Duration {
 		waiting <- struct{}{}
 		<-gate
-		return time.Millisecond
+		return 2 * time.Second
 	}
 	startRig(t, listen(t), certs, PortOptions{})
 	<-waiting
@@ -219,8 +219,9 @@ func TestACMEErrorEndsWithAnotherReplica(t *testing.T) {
 	eventually(t, "the other replica has a certificate", func() bool { return other.Status().Ready })
 	orders := p.orders.Load()
 	close(gate)
+	eventually(t, "the next attempt is known", func() bool { return !certs.Status().NextAttempt.IsZero() })
 	eventually(t, "we have it, too", func() bool { return certs.Status().Ready })
-	if s := certs.Status(); s.LastError != "" || p.orders.Load() != orders {
+	if s := certs.Status(); s.LastError != "" || !s.NextAttempt.IsZero() || p.orders.Load() != orders {
 		t.Errorf("last error %q, %d orders of our own", s.LastError, p.orders.Load()-orders)
 	}
 }

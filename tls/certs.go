@@ -92,7 +92,7 @@ func NewCertificates(cfg Config, names []string, o CertificateOptions) (*Certifi
 		return nil, err
 	}
 	c := &Certificates{cfg: cfg, names: slices.Clone(names), log: o.Logger, health: new(health)}
-	metrics := newCertMetrics(o.Metrics, c.notAfter)
+	metrics := newCertMetrics(o.Metrics, c.notAfter, c.health)
 	switch cfg.Source {
 	case SourceFiles:
 		c.provider, err = newFiles(cfg, c.names, c.log, c.health, metrics)
