@@ -128,6 +128,7 @@ func Default() Config {
 		TLS: tls.Config{
 			Source:     SourceACME,
 			ACME:       tls.ACME{CA: "letsencrypt", Storage: "/var/lib/sallyport/acme", KeyType: "p256"},
+			Names:      []string{},
 			MinVersion: "1.2",
 			HSTS:       4380 * time.Hour,
 		},

@@ -174,6 +174,7 @@ func (c Config) validateTLS(ps *problems) {
 		}
 		ps.add(key, "only used with tls.source: files, but the source is %s", t.Source)
 	}
+	c.validateNames(ps)
 	if t.MinVersion != "1.2" && t.MinVersion != "1.3" {
 		ps.add("tls.min_version", "%q is not \"1.2\" or \"1.3\"", t.MinVersion)
 	}
@@ -182,9 +183,24 @@ func (c Config) validateTLS(ps *problems) {
 	}
 }
 
+// validateNames checks tls.names.
+func (c Config) validateNames(ps *problems) {
+	for i, name := range c.TLS.Names {
+		key := fmt.Sprintf("tls.names[%d]", i)
+		switch {
+		case !isHostName(name) || isAddress(name):
+			ps.add(key, "%q is not a host name in lower case, like calls.example.com", name)
+		case name == c.Domain || slices.Contains(c.TLS.Names[:i], name):
+			ps.add(key, "%q is in the list already, or is the domain", name)
+		case c.TLS.Source == SourceACME && c.TLS.ACME.Public() && !strings.Contains(name, "."):
+			ps.add(key, "no public CA gives a certificate for %q", name)
+		}
+	}
+}
+
 func (c Config) validateACME(ps *problems) {
 	a := c.TLS.ACME
-	public := a.CA == "letsencrypt" || a.CA == "letsencrypt-staging"
+	public := a.CA != "" && a.Public()
 	if u, err := url.Parse(a.CA); !public && (err != nil || u.Scheme != "https" || u.Host == "") {
 		ps.add("tls.acme.ca", "%q is not letsencrypt, letsencrypt-staging or the https:// URL of an ACME directory", withoutUser(a.CA))
 	}

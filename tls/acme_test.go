@@ -283,6 +283,52 @@ func TestACMEForAnAddress(t *testing.T) {
 	}
 }
 
+// A reload adds names and lets go of others under connections that stay.
+func TestACMENamesChangeByReload(t *testing.T) {
+	ln := listen(t)
+	p := startPebble(t, pebbleOptions{tlsPort: portOf(ln.Addr()), httpPort: 1})
+	certs, a := acmeCerts(t, p, 0, portOf(ln.Addr()))
+	r := startRig(t, ln, certs, PortOptions{}).serve()
+	covered := func() string { return strings.Join(certs.Status().Covered, " ") }
+	eventually(t, "first certificate obtained", func() bool { return certs.Status().Ready })
+	first := certs.Leaf()
+	open := tls.Client(r.dial(), p.trusting(domain))
+	r.talk(open, stun, 46)
+
+	reload := func(names ...string) {
+		t.Helper()
+		if err := certs.Reload(Config{Source: SourceACME, ACME: a.cfg, Names: names}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reload("Calls.example.com", "files.example.com")
+	if s := certs.Status(); s.Ready || len(s.Names) != 3 {
+		t.Errorf("at once after the reload: %+v", s)
+	}
+	eventually(t, "the others obtained", func() bool { return certs.Status().Ready })
+	c := tls.Client(r.dial(), p.trusting("files.example.com"))
+	r.talk(c, stun, 46)
+
+	p.down.Store(true)
+	reload("calls.example.com", "never.example.com")
+	eventually(t, "one is gone, one cannot be had", func() bool {
+		return covered() == "chat.example.com calls.example.com" && certs.Status().LastError != ""
+	})
+	reload("calls.example.com")
+	eventually(t, "all is well without it", func() bool { s := certs.Status(); return s.Ready && s.LastError == "" })
+
+	orders := p.orders.Load()
+	reload()
+	reload("files.example.com") // still in the storage: the CA need not be asked
+	eventually(t, "it is back", func() bool { return covered() == "chat.example.com files.example.com" })
+	if p.orders.Load() != orders || !certs.Leaf().Equal(first) {
+		t.Error("names that were there were obtained again")
+	}
+	if got := r.talk(open, []byte("still here"), 10); got != "still here" {
+		t.Errorf("open connection: %q", got)
+	}
+}
+
 func TestBackoff(t *testing.T) {
 	refusal := acme.Problem{Type: acme.ProblemTypeRateLimited}
 	for _, tt := range []struct {

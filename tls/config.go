@@ -42,6 +42,11 @@ type Config struct {
 	// ACME configures source acme. A change needs a restart.
 	ACME ACME `koanf:"acme"`
 
+	// Names are further host names in the certificate, beside the domain; with
+	// source acme each gets a certificate of its own. A reload obtains those that
+	// are new and lets go of those that are gone.
+	Names []string `koanf:"names"`
+
 	// MinVersion is the oldest TLS version spoken, "1.2" or "1.3"; empty is
 	// "1.2". A change needs a restart.
 	MinVersion string `koanf:"min_version"`
@@ -105,12 +110,15 @@ func DecodeAccountKey(text []byte) ([]byte, error) {
 // KeyTypes are the values of [ACME].KeyType.
 var KeyTypes = []string{"p256", "p384", "rsa2048", "rsa4096"}
 
+// Public reports whether the CA is Let's Encrypt, or its staging CA.
+func (a ACME) Public() bool {
+	return a.CA == "" || a.CA == "letsencrypt" || a.CA == "letsencrypt-staging"
+}
+
 // profile is the certificate profile to ask for.
 func (a ACME) profile(names []string) string {
-	_, trial, _ := a.directory()
-	public := trial != "" || a.CA == "letsencrypt-staging"
 	isIP := func(name string) bool { _, err := netip.ParseAddr(name); return err == nil }
-	if a.Profile == "" && public && slices.ContainsFunc(names, isIP) {
+	if a.Profile == "" && a.Public() && slices.ContainsFunc(names, isIP) {
 		return "shortlived"
 	}
 	return a.Profile

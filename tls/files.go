@@ -30,13 +30,13 @@ type files struct {
 	health  *health
 	metrics *certMetrics
 	every   time.Duration
-	names   []string       // that clients want
 	roots   *x509.CertPool // that clients have; nil = this machine's
 
 	current atomic.Pointer[tls.Certificate]
 
 	mu        sync.Mutex // guards the following; never held while a handshake waits
 	cert, key string     // paths
+	names     []string   // that clients want
 	seen      [2]os.FileInfo
 	content   [sha256.Size]byte // of the pair looked at last, good or bad
 }
@@ -80,18 +80,18 @@ func (f *files) run(ctx context.Context) {
 }
 
 // reload reads the pair at the paths of cfg now, changed or not.
-func (f *files) reload(cfg Config) error {
+func (f *files) reload(cfg Config, names []string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	pair, chain, sum, err := readPair(cfg.CertFile, cfg.KeyFile)
 	if err == nil {
-		err = f.replaces(pair)
+		err = f.replaces(pair, names)
 	}
 	if err != nil {
 		f.failed(err)
 		return err
 	}
-	f.cert, f.key = cfg.CertFile, cfg.KeyFile
+	f.cert, f.key, f.names = cfg.CertFile, cfg.KeyFile, names
 	f.seen = [2]os.FileInfo{}
 	f.use(pair, chain, sum)
 	return nil
@@ -112,7 +112,7 @@ func (f *files) poll() {
 	}
 	f.content = sum
 	if err == nil {
-		err = f.replaces(pair)
+		err = f.replaces(pair, f.names)
 	}
 	if err != nil {
 		f.failed(err)
@@ -142,12 +142,12 @@ func (f *files) touched() bool {
 
 // replaces reports why pair must not replace the current one: one that has
 // expired, or is for another name, is worse than the one we have.
-func (f *files) replaces(pair *tls.Certificate) error {
+func (f *files) replaces(pair *tls.Certificate, names []string) error {
 	now := f.current.Load().Leaf
 	if expired(pair.Leaf) && !expired(now) {
 		return fmt.Errorf("load certificate: expired at %s", pair.Leaf.NotAfter.Format(time.RFC3339))
 	}
-	if name := uncovered(pair.Leaf, f.names); name != "" && uncovered(now, f.names) == "" {
+	if name := uncovered(pair.Leaf, names); name != "" && uncovered(now, names) == "" {
 		return fmt.Errorf("load certificate: it is not for %s", name)
 	}
 	return nil

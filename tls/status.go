@@ -45,7 +45,7 @@ type CertificateStatus struct {
 
 // Status returns what the certificates are now.
 func (c *Certificates) Status() CertificateStatus {
-	s := CertificateStatus{Source: c.cfg.Source, Names: slices.Clone(c.names)}
+	s := CertificateStatus{Source: c.cfg.Source, Names: slices.Clone(*c.wanted.Load())}
 	leaves := c.provider.leaves()
 	for i, leaf := range leaves {
 		s.Covered = append(s.Covered, leaf.DNSNames...)
@@ -62,7 +62,7 @@ func (c *Certificates) Status() CertificateStatus {
 			s.NotAfter = leaf.NotAfter
 		}
 	}
-	s.Ready = ready(leaves, c.names, time.Now())
+	s.Ready = ready(leaves, s.Names, time.Now())
 	if f := c.health.last(); f.err != nil {
 		s.LastError, s.LastErrorAt, s.NextAttempt = f.err.Error(), f.at, f.next
 	}
