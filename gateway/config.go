@@ -127,7 +127,8 @@ func Default() Config {
 		Listen:   Listen{HTTPS: ":443", HTTP: ":80", UDP: ":443"},
 		TLS: tls.Config{
 			Source:     SourceACME,
-			ACME:       tls.ACME{CA: "letsencrypt", Storage: "/var/lib/sallyport/acme"},
+			ACME:       tls.ACME{CA: "letsencrypt", Storage: "/var/lib/sallyport/acme", KeyType: "p256"},
+			Names:      []string{},
 			MinVersion: "1.2",
 			HSTS:       4380 * time.Hour,
 		},

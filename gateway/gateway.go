@@ -130,10 +130,11 @@ func (g *Gateway) build(cfg Config) error {
 	return nil
 }
 
-func (g *Gateway) buildTLS(cfg Config, _ Secrets) error {
+func (g *Gateway) buildTLS(cfg Config, s Secrets) error {
 	certs, err := tls.NewCertificates(cfg.TLS, []string{cfg.Domain}, tls.CertificateOptions{
 		Logger: g.logger, Metrics: g.registry,
 		HTTPPort: portOf(g.sockets.http), HTTPSPort: portOf(g.sockets.https), ListenHost: hostOf(g.sockets.https),
+		ExternalAccount: s.EAB,
 	})
 	if err != nil {
 		return err

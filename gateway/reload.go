@@ -18,7 +18,7 @@ const (
 // restart. (log.level needs one, too, if Options.Level is nil.)
 var hotKeys = []string{
 	"upstream",
-	"tls.cert_file", "tls.key_file", "tls.hsts",
+	"tls.cert_file", "tls.key_file", "tls.names", "tls.hsts",
 	"proxy",
 	"turn.secret_file", "turn.previous_secret_file",
 	"sfu.api.clients",
@@ -115,7 +115,7 @@ func (g *Gateway) nextPool(next Config) (*pool, error) {
 func (g *Gateway) merged(next Config) Config {
 	c := g.cfg
 	c.Upstream = next.Upstream
-	c.TLS.CertFile, c.TLS.KeyFile, c.TLS.HSTS = next.TLS.CertFile, next.TLS.KeyFile, next.TLS.HSTS
+	c.TLS.CertFile, c.TLS.KeyFile, c.TLS.Names, c.TLS.HSTS = next.TLS.CertFile, next.TLS.KeyFile, next.TLS.Names, next.TLS.HSTS
 	c.Proxy = next.Proxy
 	c.TURN.SecretFile, c.TURN.PreviousSecretFile = next.TURN.SecretFile, next.TURN.PreviousSecretFile
 	c.SFU.API.Clients = next.SFU.API.Clients

@@ -43,7 +43,7 @@ func TestChangedKeysAreNamedAsInTheFile(t *testing.T) {
 func TestHotKeysAreMerged(t *testing.T) {
 	old, next := Default(), Default()
 	next.Upstream = []string{"http://a"}
-	next.TLS.CertFile, next.TLS.KeyFile, next.TLS.HSTS = "c", "k", 1
+	next.TLS.CertFile, next.TLS.KeyFile, next.TLS.Names, next.TLS.HSTS = "c", "k", []string{"n"}, 1
 	next.Proxy = Proxy{TrustedProxies: []string{"::1"}, IdleTimeout: 1, MaxBody: 1, Hold: 1}
 	next.TURN.SecretFile, next.TURN.PreviousSecretFile = "s", "p"
 	next.SFU.API.Clients = []rtcd.Client{{ID: "a"}}

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+
+	"sallyport/tls"
 )
 
 // The lengths of secrets, in bytes. The key of an rtcd client is hashed with
@@ -15,6 +18,7 @@ const (
 	maxTURNSecret = 4096
 	minClientKey  = 32
 	maxClientKey  = 72
+	maxAccountKey = 4096
 	maxSecretFile = 64 << 10 // of which anything is read
 )
 
@@ -23,6 +27,8 @@ type Secrets struct {
 	// TURN holds the current secret and then, if there is one, the previous.
 	// Empty when TURN is off.
 	TURN [][]byte
+	// EAB is the key of the account at the CA; nil if there is none.
+	EAB []byte
 	// Clients holds the key of each declared rtcd client by its id. Empty
 	// unless sfu.mode is rtcd.
 	Clients map[string][]byte
@@ -37,7 +43,15 @@ type SecretFile struct {
 // SecretFiles returns the files that c takes secrets from, in the order of
 // config.yaml.
 func (c Config) SecretFiles() []SecretFile {
-	return append(c.turnSecretFiles(), c.clientKeyFiles()...)
+	return slices.Concat(c.accountKeyFiles(), c.turnSecretFiles(), c.clientKeyFiles())
+}
+
+// accountKeyFiles returns none or one.
+func (c Config) accountKeyFiles() []SecretFile {
+	if c.TLS.Source != SourceACME || c.TLS.ACME.EAB.KeyID == "" {
+		return nil
+	}
+	return []SecretFile{{"tls.acme.eab.hmac_key_file", c.TLS.ACME.EAB.HMACKeyFile}}
 }
 
 func (c Config) turnSecretFiles() []SecretFile {
@@ -80,6 +94,12 @@ func ReadSecrets(c Config, read func(name string) ([]byte, error)) (Secrets, []P
 		return secret
 	}
 	s := Secrets{Clients: map[string][]byte{}}
+	for _, f := range c.accountKeyFiles() {
+		s.EAB = get(f, 1, maxAccountKey)
+		if _, err := tls.DecodeAccountKey(s.EAB); err != nil && s.EAB != nil {
+			ps.add(f.Key, "%s: %v", f.Name, err)
+		}
+	}
 	for _, f := range c.turnSecretFiles() {
 		s.TURN = append(s.TURN, get(f, minTURNSecret, maxTURNSecret))
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sallyport/sfu/rtcd"
+	"sallyport/tls"
 )
 
 func TestReadSecrets(t *testing.T) {
@@ -108,5 +109,26 @@ func TestEndlessSecretFileIsNotReadToTheEnd(t *testing.T) {
 	want := []Problem{{"turn.secret_file", "read secret: /dev/zero is larger than 65536 bytes"}}
 	if diff := cmp.Diff(want, problems); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestReadAccountKey(t *testing.T) {
+	files := map[string]string{"good": "c2VjcmV0\n", "bad": "not base64!", "empty": ""}
+	for name, want := range map[string]string{
+		"good":  "",
+		"bad":   "tls.acme.eab.hmac_key_file: bad: the key is not base64",
+		"empty": "tls.acme.eab.hmac_key_file: empty holds 0 bytes: a secret needs at least 1",
+	} {
+		c := Default()
+		c.TURN.Enabled = false
+		c.TLS.ACME.EAB = tls.EAB{KeyID: "kid", HMACKeyFile: name}
+		s, problems := ReadSecrets(c, func(name string) ([]byte, error) { return []byte(files[name]), nil })
+		got := ""
+		for _, p := range problems {
+			got += p.String()
+		}
+		if got != want || want == "" && string(s.EAB) != "c2VjcmV0" {
+			t.Errorf("%s: key %q, problems %q, want %q", name, s.EAB, got, want)
+		}
 	}
 }

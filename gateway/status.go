@@ -17,7 +17,7 @@ func (g *Gateway) Status() admin.Status {
 	c := g.certs.Status()
 	s.Certificate = admin.Certificate{
 		Source: c.Source, Names: slices.Concat(c.Names), Ready: c.Ready, Issuer: c.Issuer,
-		NotAfter: c.NotAfter, Error: c.LastError,
+		NotAfter: c.NotAfter, Error: c.LastError, Next: c.NextAttempt, Warning: c.Warning,
 	}
 	if !c.NotAfter.IsZero() {
 		s.Certificate.DaysLeft = int(time.Until(c.NotAfter).Hours() / 24)

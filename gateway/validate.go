@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"sallyport/tls"
 )
 
 // mattermostIdle is the time after which Mattermost closes an idle
@@ -172,6 +174,7 @@ func (c Config) validateTLS(ps *problems) {
 		}
 		ps.add(key, "only used with tls.source: files, but the source is %s", t.Source)
 	}
+	c.validateNames(ps)
 	if t.MinVersion != "1.2" && t.MinVersion != "1.3" {
 		ps.add("tls.min_version", "%q is not \"1.2\" or \"1.3\"", t.MinVersion)
 	}
@@ -180,9 +183,24 @@ func (c Config) validateTLS(ps *problems) {
 	}
 }
 
+// validateNames checks tls.names.
+func (c Config) validateNames(ps *problems) {
+	for i, name := range c.TLS.Names {
+		key := fmt.Sprintf("tls.names[%d]", i)
+		switch {
+		case !isHostName(name) || isAddress(name):
+			ps.add(key, "%q is not a host name in lower case, like calls.example.com", name)
+		case name == c.Domain || slices.Contains(c.TLS.Names[:i], name):
+			ps.add(key, "%q is in the list already, or is the domain", name)
+		case c.TLS.Source == SourceACME && c.TLS.ACME.Public() && !strings.Contains(name, "."):
+			ps.add(key, "no public CA gives a certificate for %q", name)
+		}
+	}
+}
+
 func (c Config) validateACME(ps *problems) {
 	a := c.TLS.ACME
-	public := a.CA == "letsencrypt" || a.CA == "letsencrypt-staging"
+	public := a.CA != "" && a.Public()
 	if u, err := url.Parse(a.CA); !public && (err != nil || u.Scheme != "https" || u.Host == "") {
 		ps.add("tls.acme.ca", "%q is not letsencrypt, letsencrypt-staging or the https:// URL of an ACME directory", withoutUser(a.CA))
 	}
@@ -197,8 +215,29 @@ func (c Config) validateACME(ps *problems) {
 	if a.Storage == "" {
 		ps.add("tls.acme.storage", "missing: certificates need a directory, like /var/lib/sallyport/acme")
 	}
-	if public && c.Domain != "" && (isAddress(c.Domain) || !strings.Contains(c.Domain, ".")) {
-		ps.add("domain", "no public CA gives a certificate for %q: use a public name, or tls.source: selfsigned", c.Domain)
+	if !slices.Contains(tls.KeyTypes, a.KeyType) {
+		ps.add("tls.acme.key_type", "%q is not one of %s", a.KeyType, strings.Join(tls.KeyTypes, ", "))
+	}
+	switch {
+	case a.EAB.KeyID != "" && a.EAB.HMACKeyFile == "":
+		ps.add("tls.acme.eab.hmac_key_file", "missing: tls.acme.eab.key_id names a key, and this is the file that holds it")
+	case a.EAB.KeyID == "" && a.EAB.HMACKeyFile != "":
+		ps.add("tls.acme.eab.key_id", "missing: the CA gave a name with the key in tls.acme.eab.hmac_key_file")
+	}
+	if public && c.Domain != "" {
+		c.validatePublicName(ps)
+	}
+}
+
+// validatePublicName checks that Let's Encrypt would give a certificate for the
+// domain.
+func (c Config) validatePublicName(ps *problems) {
+	ip, err := netip.ParseAddr(c.Domain)
+	switch {
+	case err != nil && !strings.Contains(c.Domain, "."), err == nil && (ip.IsPrivate() || !ip.IsGlobalUnicast()):
+		ps.add("domain", "no public CA gives a certificate for %q: use a public name or address, or tls.source: selfsigned", c.Domain)
+	case err == nil && c.TLS.ACME.Profile != "" && c.TLS.ACME.Profile != "shortlived":
+		ps.add("tls.acme.profile", "%q is not shortlived, the one that Let's Encrypt has for an IP address", c.TLS.ACME.Profile)
 	}
 }
 

@@ -4,12 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,7 +34,6 @@ const renewInterval = 10 * time.Minute
 // after.
 type automatic struct {
 	cfg     ACME
-	names   []string
 	roots   *x509.CertPool // nil = the system's
 	opts    automaticOptions
 	log     *slog.Logger
@@ -42,7 +42,9 @@ type automatic struct {
 
 	offerHTTP atomic.Bool // somebody serves HTTP-01 challenges
 	loaded    chan struct{}
-	live      atomic.Pointer[engine] // nil unless run runs
+	live      atomic.Pointer[engine]   // nil unless run runs
+	wanted    atomic.Pointer[[]string] // names; replaced and never modified
+	changed   chan struct{}            // wakes run when wanted was
 }
 
 // automaticOptions are what newAutomatic needs of Certificates.
@@ -79,14 +81,20 @@ func newAutomatic(cfg ACME, names []string, o automaticOptions) (*automatic, err
 	if _, _, err := cfg.directory(); err != nil {
 		return nil, err
 	}
+	if cfg.KeyType != "" && !slices.Contains(KeyTypes, cfg.KeyType) {
+		return nil, fmt.Errorf("tls.acme.key_type %q: want one of %s", cfg.KeyType, strings.Join(KeyTypes, ", "))
+	}
+	if cfg.EAB.KeyID != "" {
+		if _, err := DecodeAccountKey(o.ExternalAccount); err != nil {
+			return nil, fmt.Errorf("tls.acme.eab: %w", err)
+		}
+	}
 	a := &automatic{
 		cfg: cfg, opts: o, log: o.Logger,
 		every: renewInterval, backoff: backoff,
-		loaded: make(chan struct{}),
+		loaded: make(chan struct{}), changed: make(chan struct{}, 1),
 	}
-	for _, n := range names {
-		a.names = append(a.names, strings.ToLower(n))
-	}
+	a.want(names)
 	if cfg.CARootFile != "" {
 		pem, err := readPEM(cfg.CARootFile)
 		if err != nil {
@@ -123,7 +131,7 @@ func (a *automatic) leaves() []*x509.Certificate {
 		return nil
 	}
 	var all []*x509.Certificate
-	for _, n := range a.names {
+	for _, n := range *a.wanted.Load() {
 		if newest := e.leaf(n); newest != nil {
 			all = append(all, newest)
 		}
@@ -151,9 +159,14 @@ func (a *automatic) fault(e *engine, name string, err error) {
 	})
 }
 
-func (a *automatic) reload(cfg Config) error {
+func (a *automatic) reload(cfg Config, names []string) error {
 	if cfg.ACME != a.cfg {
 		return fmt.Errorf("change tls.acme: %w", ErrRestart)
+	}
+	a.want(names)
+	select {
+	case a.changed <- struct{}{}:
+	default: // run is about to look already
 	}
 	return nil
 }
@@ -175,15 +188,20 @@ func (a *automatic) run(ctx context.Context) {
 	defer e.cache.Stop()
 	defer a.live.Store(nil)
 
-	missing := a.load(ctx, e)
-	close(a.loaded)
 	var parts sync.WaitGroup
 	defer parts.Wait()
-	for _, name := range missing {
-		parts.Go(func() { a.obtain(ctx, e, name) })
-	}
+	managed := make(map[string]context.CancelFunc)
+	a.follow(ctx, e, managed, &parts)
+	close(a.loaded)
 	parts.Go(func() { a.renew(ctx, e) })
-	<-ctx.Done()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.changed:
+			a.follow(ctx, e, managed, &parts)
+		}
+	}
 }
 
 // start makes the engine. It uses none of certmagic's package-level defaults:
@@ -191,6 +209,7 @@ func (a *automatic) run(ctx context.Context) {
 func (a *automatic) start() *engine {
 	e := new(engine)
 	zlog := newZap(a.log)
+	names := *a.wanted.Load()
 	e.cache = certmagic.NewCache(certmagic.CacheOptions{
 		GetConfigForCert:   func(certmagic.Certificate) (*certmagic.Config, error) { return e.magic, nil },
 		RenewCheckInterval: a.every,
@@ -198,13 +217,14 @@ func (a *automatic) start() *engine {
 	})
 	cfg := certmagic.Config{
 		Storage:            &certmagic.FileStorage{Path: a.cfg.Storage},
-		DefaultServerName:  a.names[0],
-		FallbackServerName: a.names[0],
+		DefaultServerName:  names[0],
+		FallbackServerName: names[0],
 		OnEvent: func(_ context.Context, event string, data map[string]any) error {
 			return a.event(e, event, data)
 		},
 		ShouldEmitFunc: func(event string) bool { return event != "tls_get_certificate" },
 		Logger:         zlog,
+		KeySource:      certmagic.StandardKeyGenerator{KeyType: certmagic.KeyType(a.cfg.KeyType)},
 		Issuers:        []certmagic.Issuer{}, // set below; nil would mean the default
 	}
 	e.magic, e.obtain = certmagic.New(e.cache, cfg), certmagic.New(e.cache, cfg)
@@ -214,7 +234,8 @@ func (a *automatic) start() *engine {
 		TestCA:               trial,
 		Email:                a.cfg.Email,
 		Agreed:               true,
-		Profile:              a.cfg.Profile,
+		Profile:              a.cfg.profile(names),
+		ExternalAccount:      a.account(),
 		TrustedRoots:         a.roots,
 		DisableHTTPChallenge: !a.offerHTTP.Load(),
 		ListenHost:           a.opts.ListenHost,
@@ -228,54 +249,13 @@ func (a *automatic) start() *engine {
 	return e
 }
 
-// load takes the stored certificates into use and returns the names that have
-// none.
-func (a *automatic) load(ctx context.Context, e *engine) (missing []string) {
-	for _, name := range a.names {
-		_, err := e.magic.CacheManagedCertificate(ctx, name)
-		if err == nil {
-			continue
-		}
-		missing = append(missing, name)
-		if !errors.Is(err, fs.ErrNotExist) {
-			a.fault(e, name, err)
-			a.log.Error("cannot load stored certificate", "name", name, "err", err)
-		}
+// account is the external account binding, nil if there is none.
+func (a *automatic) account() *acme.EAB {
+	if a.cfg.EAB.KeyID == "" {
+		return nil
 	}
-	return missing
-}
-
-// obtain tries until there is a certificate for name.
-func (a *automatic) obtain(ctx context.Context, e *engine, name string) {
-	failures := 0
-	// By this count certmagic knows to try Let's Encrypt's staging CA first
-	// after a failure, which spares the limits of the real one.
-	ctx = context.WithValue(ctx, certmagic.AttemptsCtxKey, &failures)
-	for {
-		err := e.obtain.ManageSync(ctx, []string{name})
-		if err == nil || ctx.Err() != nil {
-			return
-		}
-		failures++
-		a.fault(e, name, err) // also those that certmagic emits no event for
-		wait := a.backoff(failures, err)
-		a.log.Error("cannot obtain certificate", "name", name, "err", err, "retry_in", wait)
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// backoff says how long to wait after so many failures in a row. A CA that
-// answers with a refusal counts its refusals: Let's Encrypt locks a name out
-// after five in an hour. One that does not answer can be tried sooner.
-func backoff(failures int, err error) time.Duration {
-	if _, refused := errors.AsType[acme.Problem](err); refused {
-		return min(time.Minute<<min(failures-1, 10), 6*time.Hour)
-	}
-	return min(time.Second<<min(failures-1, 10), 5*time.Minute)
+	key, _ := DecodeAccountKey(a.opts.ExternalAccount) // checked in newAutomatic
+	return &acme.EAB{KeyID: a.cfg.EAB.KeyID, MACKey: base64.RawURLEncoding.EncodeToString(key)}
 }
 
 // renew renews what was due when we started. From then on the cache looks after

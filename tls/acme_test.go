@@ -1,6 +1,8 @@
 package tls
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -204,7 +206,7 @@ func TestACMEErrorEndsWithAnotherReplica(t *testing.T) {
 	a.backoff = func(int, error) time.Duration {
 		waiting <- struct{}{}
 		<-gate
-		return time.Millisecond
+		return 2 * time.Second
 	}
 	startRig(t, listen(t), certs, PortOptions{})
 	<-waiting
@@ -217,9 +219,113 @@ func TestACMEErrorEndsWithAnotherReplica(t *testing.T) {
 	eventually(t, "the other replica has a certificate", func() bool { return other.Status().Ready })
 	orders := p.orders.Load()
 	close(gate)
+	eventually(t, "the next attempt is known", func() bool { return !certs.Status().NextAttempt.IsZero() })
 	eventually(t, "we have it, too", func() bool { return certs.Status().Ready })
-	if s := certs.Status(); s.LastError != "" || p.orders.Load() != orders {
+	if s := certs.Status(); s.LastError != "" || !s.NextAttempt.IsZero() || p.orders.Load() != orders {
 		t.Errorf("last error %q, %d orders of our own", s.LastError, p.orders.Load()-orders)
+	}
+}
+
+// A CA may want to know whose account it is, and an administrator which kind of
+// key the certificate has.
+func TestACMEAccountBindingAndKeyType(t *testing.T) {
+	ln := listen(t)
+	p := startPebble(t, pebbleOptions{tlsPort: portOf(ln.Addr()), httpPort: 1, account: "c2VjcmV0IGtleSBvZiB0aGUgYWNjb3VudCBhdCB0aGUgQ0Eg__77_w"})
+	p.config.KeyType = "p384"
+	p.config.EAB = EAB{KeyID: "kid", HMACKeyFile: "unused here"}
+	o := CertificateOptions{HTTPSPort: portOf(ln.Addr()), ExternalAccount: []byte("c2VjcmV0IGtleSBvZiB0aGUgYWNjb3VudCBhdCB0aGUgQ0Eg//77/w==\n")}
+	certs, err := NewCertificates(Config{Source: SourceACME, ACME: p.config}, []string{domain}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	startRig(t, ln, certs, PortOptions{})
+	eventually(t, "certificate obtained", func() bool { return certs.Status().Ready })
+	if key, ok := certs.Leaf().PublicKey.(*ecdsa.PublicKey); !ok || key.Curve != elliptic.P384() {
+		t.Errorf("key is %T", certs.Leaf().PublicKey)
+	}
+	if _, err := NewCertificates(Config{Source: SourceACME, ACME: p.config}, []string{domain}, CertificateOptions{}); err == nil {
+		t.Error("a binding without its key is no error")
+	}
+}
+
+// Let's Encrypt gives certificates for addresses with one profile only.
+func TestProfileOfAddresses(t *testing.T) {
+	for _, tt := range []struct {
+		ca, profile, name, want string
+	}{
+		{"letsencrypt", "", "203.0.113.7", "shortlived"},
+		{"letsencrypt-staging", "", "2001:db8::7", "shortlived"},
+		{"letsencrypt", "", domain, ""},
+		{"letsencrypt", "tlsserver", domain, "tlsserver"},
+		{"https://ca.internal/dir", "", "203.0.113.7", ""},
+	} {
+		if got := (ACME{CA: tt.ca, Profile: tt.profile}).profile([]string{tt.name}); got != tt.want {
+			t.Errorf("%+v: profile %q", tt, got)
+		}
+	}
+}
+
+// A gateway without a name is known by its address: clients that name none,
+// since an address is no server name, get that certificate.
+func TestACMEForAnAddress(t *testing.T) {
+	ln := listen(t)
+	p := startPebble(t, pebbleOptions{tlsPort: portOf(ln.Addr()), httpPort: 1})
+	certs, err := NewCertificates(Config{Source: SourceACME, ACME: p.config}, []string{"127.0.0.1"},
+		CertificateOptions{HTTPSPort: portOf(ln.Addr())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := startRig(t, ln, certs, PortOptions{}).serve()
+	eventually(t, "certificate obtained", func() bool { return certs.Status().Ready })
+	c := tls.Client(r.dial(), &tls.Config{RootCAs: p.roots, ServerName: "127.0.0.1"})
+	if got := r.talk(c, stun, 25); got != "turn secure=true tcp=true" {
+		t.Errorf("TURN over TLS: %q", got)
+	}
+}
+
+// A reload adds names and lets go of others under connections that stay.
+func TestACMENamesChangeByReload(t *testing.T) {
+	ln := listen(t)
+	p := startPebble(t, pebbleOptions{tlsPort: portOf(ln.Addr()), httpPort: 1})
+	certs, a := acmeCerts(t, p, 0, portOf(ln.Addr()))
+	r := startRig(t, ln, certs, PortOptions{}).serve()
+	covered := func() string { return strings.Join(certs.Status().Covered, " ") }
+	eventually(t, "first certificate obtained", func() bool { return certs.Status().Ready })
+	first := certs.Leaf()
+	open := tls.Client(r.dial(), p.trusting(domain))
+	r.talk(open, stun, 46)
+
+	reload := func(names ...string) {
+		t.Helper()
+		if err := certs.Reload(Config{Source: SourceACME, ACME: a.cfg, Names: names}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reload("Calls.example.com", "files.example.com")
+	if s := certs.Status(); s.Ready || len(s.Names) != 3 {
+		t.Errorf("at once after the reload: %+v", s)
+	}
+	eventually(t, "the others obtained", func() bool { return certs.Status().Ready })
+	c := tls.Client(r.dial(), p.trusting("files.example.com"))
+	r.talk(c, stun, 46)
+
+	p.down.Store(true)
+	reload("calls.example.com", "never.example.com")
+	eventually(t, "one is gone, one cannot be had", func() bool {
+		return covered() == "chat.example.com calls.example.com" && certs.Status().LastError != ""
+	})
+	reload("calls.example.com")
+	eventually(t, "all is well without it", func() bool { s := certs.Status(); return s.Ready && s.LastError == "" })
+
+	orders := p.orders.Load()
+	reload()
+	reload("files.example.com") // still in the storage: the CA need not be asked
+	eventually(t, "it is back", func() bool { return covered() == "chat.example.com files.example.com" })
+	if p.orders.Load() != orders || !certs.Leaf().Equal(first) {
+		t.Error("names that were there were obtained again")
+	}
+	if got := r.talk(open, []byte("still here"), 10); got != "still here" {
+		t.Errorf("open connection: %q", got)
 	}
 }
 

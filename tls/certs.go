@@ -38,6 +38,9 @@ type CertificateOptions struct {
 
 	// ListenHost is the address those ports are bound to; empty is any.
 	ListenHost string
+
+	// ExternalAccount is the content of Config.ACME.EAB.HMACKeyFile.
+	ExternalAccount []byte
 }
 
 // A provider is one way to come by certificates.
@@ -46,8 +49,9 @@ type provider interface {
 	certificate(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	// run keeps the certificates fresh until ctx ends.
 	run(ctx context.Context)
-	// reload applies cfg; on error everything stays as it was.
-	reload(cfg Config) error
+	// reload applies cfg and the names that clients want from now on; on error
+	// everything stays as it was.
+	reload(cfg Config, names []string) error
 	// leaves returns the certificates in use.
 	leaves() []*x509.Certificate
 	// ready is closed once certificate can answer as well as it ever will
@@ -57,8 +61,8 @@ type provider interface {
 
 // Certificates answers TLS handshakes with the certificate of one source.
 type Certificates struct {
-	cfg      Config // as at start
-	names    []string
+	cfg      Config   // as at start
+	always   []string // names, whatever cfg.Names says
 	log      *slog.Logger
 	provider provider
 	health   *health
@@ -66,6 +70,7 @@ type Certificates struct {
 
 	server  *tls.Config // of all connections; owns the session-ticket keys
 	current atomic.Pointer[policy]
+	wanted  atomic.Pointer[[]string] // names; replaced and never modified
 }
 
 // A policy is what a reload may change about handshakes. It is replaced as a
@@ -76,8 +81,8 @@ type policy struct {
 }
 
 // NewCertificates prepares the certificates of cfg for names, the host names
-// and addresses under which clients reach us; the first is presented to clients
-// that name none. It reads the files or makes the self-signed certificate, and
+// and addresses under which clients reach us, and for cfg.Names; the first is
+// presented to clients that name none. It reads the files or makes the self-signed certificate, and
 // fails if they cannot be used. It opens no socket and starts nothing; with
 // source acme there is no certificate before Run.
 func NewCertificates(cfg Config, names []string, o CertificateOptions) (*Certificates, error) {
@@ -88,15 +93,17 @@ func NewCertificates(cfg Config, names []string, o CertificateOptions) (*Certifi
 	if err != nil {
 		return nil, err
 	}
-	c := &Certificates{cfg: cfg, names: slices.Clone(names), log: o.Logger, health: new(health)}
-	metrics := newCertMetrics(o.Metrics, c.notAfter)
+	c := &Certificates{cfg: cfg, always: slices.Clone(names), log: o.Logger, health: new(health)}
+	names = c.names(cfg)
+	c.wanted.Store(&names)
+	metrics := newCertMetrics(o.Metrics, c.notAfter, c.health)
 	switch cfg.Source {
 	case SourceFiles:
-		c.provider, err = newFiles(cfg, c.log, c.health, metrics)
+		c.provider, err = newFiles(cfg, names, c.log, c.health, metrics)
 	case SourceSelfSigned:
 		c.provider, err = newSelfSigned(names, c.log)
 	case SourceACME:
-		c.provider, err = newAutomatic(cfg.ACME, c.names, automaticOptions{o, c.health, metrics})
+		c.provider, err = newAutomatic(cfg.ACME, names, automaticOptions{o, c.health, metrics})
 	default:
 		err = fmt.Errorf("tls.source %q: want acme, files or selfsigned", cfg.Source)
 	}
@@ -120,8 +127,12 @@ func (c *Certificates) Run(ctx context.Context) error {
 	return nil
 }
 
+// names are those that clients want by cfg.
+func (c *Certificates) names(cfg Config) []string { return slices.Concat(c.always, cfg.Names) }
+
 // Reload applies a changed configuration: it reads the files again, at the
-// paths of cfg, and sets the TLS version for new connections. On error
+// paths of cfg, obtains certificates for names that are new, and sets the TLS
+// version for new connections. On error
 // everything stays as it was. The error wraps ErrRestart if cfg.Source or
 // cfg.ACME changed.
 func (c *Certificates) Reload(cfg Config) error {
@@ -132,9 +143,11 @@ func (c *Certificates) Reload(cfg Config) error {
 	if cfg.Source != c.cfg.Source {
 		return fmt.Errorf("change tls.source: %w", ErrRestart)
 	}
-	if err := c.provider.reload(cfg); err != nil {
+	names := c.names(cfg)
+	if err := c.provider.reload(cfg, names); err != nil {
 		return err
 	}
+	c.wanted.Store(&names)
 	c.current.Store(c.policy(version))
 	return nil
 }

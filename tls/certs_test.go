@@ -341,6 +341,32 @@ func TestSelfSigned(t *testing.T) {
 	}
 }
 
+func TestSelfSignedTakesNamesByReload(t *testing.T) {
+	c, err := NewCertificates(Config{Source: SourceSelfSigned, Names: []string{"a.example.com"}}, []string{"chat.example.com"}, CertificateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := c.Leaf()
+	for _, tt := range []struct {
+		names []string
+		want  string
+	}{
+		{[]string{"a.example.com"}, "chat.example.com a.example.com localhost"},
+		{[]string{"b.example.com"}, "chat.example.com b.example.com localhost"},
+		{nil, "chat.example.com localhost"},
+	} {
+		if err := c.Reload(Config{Source: SourceSelfSigned, Names: tt.names}); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(c.Leaf().DNSNames, " "); got != tt.want || !c.Status().Ready {
+			t.Errorf("%v: certificate for %s, want %s", tt.names, got, tt.want)
+		}
+		if same := c.Leaf().Equal(first); same != (tt.names != nil && tt.names[0] == "a.example.com") {
+			t.Errorf("%v: same certificate %v", tt.names, same)
+		}
+	}
+}
+
 func TestSelfSignedIsRenewed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, err := NewCertificates(Config{Source: SourceSelfSigned}, []string{"x"}, CertificateOptions{})

@@ -2,9 +2,13 @@ package tls
 
 import (
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -38,6 +42,11 @@ type Config struct {
 	// ACME configures source acme. A change needs a restart.
 	ACME ACME `koanf:"acme"`
 
+	// Names are further host names in the certificate, beside the domain; with
+	// source acme each gets a certificate of its own. A reload obtains those that
+	// are new and lets go of those that are gone.
+	Names []string `koanf:"names"`
+
 	// MinVersion is the oldest TLS version spoken, "1.2" or "1.3"; empty is
 	// "1.2". A change needs a restart.
 	MinVersion string `koanf:"min_version"`
@@ -61,12 +70,58 @@ type ACME struct {
 	CARootFile string `koanf:"ca_root_file"`
 
 	// Profile is a certificate profile the CA offers, such as "shortlived";
-	// empty leaves the choice to the CA.
+	// empty leaves the choice to the CA. For an IP address Let's Encrypt offers
+	// none but that one, which is what empty then means.
 	Profile string `koanf:"profile"`
+
+	// KeyType is the kind of key that new certificates get: "p256", "p384",
+	// "rsa2048" or "rsa4096"; empty is "p256".
+	KeyType string `koanf:"key_type"`
+
+	// EAB binds our account at the CA to one that exists there.
+	EAB EAB `koanf:"eab"`
 
 	// Storage is the directory for the account, keys and certificates. It must
 	// survive restarts: the CA limits how often it issues.
 	Storage string `koanf:"storage"`
+}
+
+// EAB is an external account binding (RFC 8555 section 7.3.4), which some CAs
+// demand. The zero value is none.
+type EAB struct {
+	// KeyID is what the CA calls the key.
+	KeyID string `koanf:"key_id"`
+
+	// HMACKeyFile is the file with the key, in base64 as the CA gives it.
+	HMACKeyFile string `koanf:"hmac_key_file"`
+}
+
+// DecodeAccountKey reads the content of an EAB.HMACKeyFile. Some CAs give the key
+// in the one alphabet of base64, some in the other.
+func DecodeAccountKey(text []byte) ([]byte, error) {
+	plain := strings.NewReplacer("+", "-", "/", "_", "=", "").Replace(strings.TrimSpace(string(text)))
+	key, err := base64.RawURLEncoding.DecodeString(plain)
+	if err != nil || len(key) == 0 {
+		return nil, errors.New("the key is not base64") // base64's own error would quote it
+	}
+	return key, nil
+}
+
+// KeyTypes are the values of [ACME].KeyType.
+var KeyTypes = []string{"p256", "p384", "rsa2048", "rsa4096"}
+
+// Public reports whether the CA is Let's Encrypt, or its staging CA.
+func (a ACME) Public() bool {
+	return a.CA == "" || a.CA == "letsencrypt" || a.CA == "letsencrypt-staging"
+}
+
+// profile is the certificate profile to ask for.
+func (a ACME) profile(names []string) string {
+	isIP := func(name string) bool { _, err := netip.ParseAddr(name); return err == nil }
+	if a.Profile == "" && a.Public() && slices.ContainsFunc(names, isIP) {
+		return "shortlived"
+	}
+	return a.Profile
 }
 
 // directory returns the URLs of the CA's directory and of the one that tries

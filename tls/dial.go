@@ -19,7 +19,7 @@ var errForeign = errors.New("the certificate shown is not ours")
 // have at this moment and nothing else, and fails if that has expired.
 func (c *Certificates) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	leaves := c.provider.leaves()
-	if len(leaves) == 0 || len(c.names) == 0 {
+	if len(leaves) == 0 || len(c.always) == 0 {
 		return nil, errNoCertificate
 	}
 	raw, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
@@ -27,7 +27,7 @@ func (c *Certificates) Dial(ctx context.Context, addr string) (net.Conn, error) 
 		return nil, err
 	}
 	conn := tls.Client(raw, &tls.Config{
-		ServerName:         c.names[0],
+		ServerName:         c.always[0],
 		InsecureSkipVerify: true, // VerifyConnection does it: no CA need vouch for what we know
 		VerifyConnection: func(s tls.ConnectionState) error {
 			return verifyOurs(s.PeerCertificates[0], slices.Concat(leaves, c.provider.leaves()))

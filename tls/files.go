@@ -30,18 +30,20 @@ type files struct {
 	health  *health
 	metrics *certMetrics
 	every   time.Duration
+	roots   *x509.CertPool // that clients have; nil = this machine's
 
 	current atomic.Pointer[tls.Certificate]
 
 	mu        sync.Mutex // guards the following; never held while a handshake waits
 	cert, key string     // paths
+	names     []string   // that clients want
 	seen      [2]os.FileInfo
 	content   [sha256.Size]byte // of the pair looked at last, good or bad
 }
 
-func newFiles(cfg Config, log *slog.Logger, h *health, m *certMetrics) (*files, error) {
-	f := &files{log: log, health: h, metrics: m, every: filesInterval, cert: cfg.CertFile, key: cfg.KeyFile}
-	pair, sum, err := readPair(cfg.CertFile, cfg.KeyFile)
+func newFiles(cfg Config, names []string, log *slog.Logger, h *health, m *certMetrics) (*files, error) {
+	f := &files{log: log, health: h, metrics: m, every: filesInterval, names: names, cert: cfg.CertFile, key: cfg.KeyFile}
+	pair, chain, sum, err := readPair(cfg.CertFile, cfg.KeyFile)
 	if err != nil {
 		return nil, err
 	}
@@ -50,6 +52,7 @@ func newFiles(cfg Config, log *slog.Logger, h *health, m *certMetrics) (*files, 
 	}
 	f.content = sum
 	f.current.Store(pair)
+	f.examine(chain)
 	return f, nil
 }
 
@@ -77,20 +80,20 @@ func (f *files) run(ctx context.Context) {
 }
 
 // reload reads the pair at the paths of cfg now, changed or not.
-func (f *files) reload(cfg Config) error {
+func (f *files) reload(cfg Config, names []string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	pair, sum, err := readPair(cfg.CertFile, cfg.KeyFile)
+	pair, chain, sum, err := readPair(cfg.CertFile, cfg.KeyFile)
 	if err == nil {
-		err = f.replaces(pair)
+		err = f.replaces(pair, names)
 	}
 	if err != nil {
 		f.failed(err)
 		return err
 	}
-	f.cert, f.key = cfg.CertFile, cfg.KeyFile
+	f.cert, f.key, f.names = cfg.CertFile, cfg.KeyFile, names
 	f.seen = [2]os.FileInfo{}
-	f.use(pair, sum)
+	f.use(pair, chain, sum)
 	return nil
 }
 
@@ -103,20 +106,20 @@ func (f *files) poll() {
 	if !f.touched() {
 		return
 	}
-	pair, sum, err := readPair(f.cert, f.key)
+	pair, chain, sum, err := readPair(f.cert, f.key)
 	if sum == f.content {
 		return
 	}
 	f.content = sum
 	if err == nil {
-		err = f.replaces(pair)
+		err = f.replaces(pair, f.names)
 	}
 	if err != nil {
 		f.failed(err)
 		f.log.Error("certificate files are not usable, keeping the old certificate", "err", err)
 		return
 	}
-	f.use(pair, sum)
+	f.use(pair, chain, sum)
 }
 
 // touched reports whether either file may have changed since the last time.
@@ -137,20 +140,34 @@ func (f *files) touched() bool {
 	return touched
 }
 
-// replaces reports why pair must not replace the current one: an expired
-// certificate is worse than the one we have.
-func (f *files) replaces(pair *tls.Certificate) error {
-	if expired(pair.Leaf) && !expired(f.current.Load().Leaf) {
+// replaces reports why pair must not replace the current one: one that has
+// expired, or is for another name, is worse than the one we have.
+func (f *files) replaces(pair *tls.Certificate, names []string) error {
+	now := f.current.Load().Leaf
+	if expired(pair.Leaf) && !expired(now) {
 		return fmt.Errorf("load certificate: expired at %s", pair.Leaf.NotAfter.Format(time.RFC3339))
+	}
+	if name := uncovered(pair.Leaf, names); name != "" && uncovered(now, names) == "" {
+		return fmt.Errorf("load certificate: it is not for %s", name)
 	}
 	return nil
 }
 
-func (f *files) use(pair *tls.Certificate, sum [sha256.Size]byte) {
+// examine tells what clients will have against chain.
+func (f *files) examine(chain []*x509.Certificate) {
+	text := objection(chain, f.names, f.roots)
+	f.health.advise(text)
+	if text != "" {
+		f.log.Warn("clients may refuse the certificate", "file", f.cert, "reason", text)
+	}
+}
+
+func (f *files) use(pair *tls.Certificate, chain []*x509.Certificate, sum [sha256.Size]byte) {
 	f.current.Store(pair)
 	f.content = sum
 	f.health.set("", nil, nil)
 	f.log.Info("certificate loaded", "file", f.cert, "name", pair.Leaf.Subject.CommonName, "not_after", pair.Leaf.NotAfter)
+	f.examine(chain)
 }
 
 func (f *files) failed(err error) {
@@ -158,24 +175,28 @@ func (f *files) failed(err error) {
 	f.metrics.reloadFailures.Inc()
 }
 
-// readPair loads a certificate with its key. The sum identifies what was read,
+// readPair loads a certificate with its key, and its chain in order. The sum identifies what was read,
 // also if it is no good; files that cannot be read count as empty.
-func readPair(certFile, keyFile string) (*tls.Certificate, [sha256.Size]byte, error) {
+func readPair(certFile, keyFile string) (*tls.Certificate, []*x509.Certificate, [sha256.Size]byte, error) {
 	certPEM, certErr := readPEM(certFile)
 	keyPEM, keyErr := readPEM(keyFile)
 	a, b := sha256.Sum256(certPEM), sha256.Sum256(keyPEM)
 	sum := sha256.Sum256(append(a[:], b[:]...))
 	if certErr != nil {
-		return nil, sum, fmt.Errorf("read certificate: %w", certErr)
+		return nil, nil, sum, fmt.Errorf("read certificate: %w", certErr)
 	}
 	if keyErr != nil {
-		return nil, sum, fmt.Errorf("read key: %w", keyErr)
+		return nil, nil, sum, fmt.Errorf("read key: %w", keyErr)
 	}
 	pair, err := tls.X509KeyPair(certPEM, keyPEM)
-	if err != nil {
-		return nil, sum, fmt.Errorf("load certificate %s with key %s: %w", certFile, keyFile, err)
+	var chain []*x509.Certificate
+	if err == nil {
+		chain, err = parseChain(&pair)
 	}
-	return &pair, sum, nil
+	if err != nil {
+		return nil, nil, sum, fmt.Errorf("load certificate %s with key %s: %w", certFile, keyFile, err)
+	}
+	return &pair, chain, sum, nil
 }
 
 func readPEM(name string) ([]byte, error) {

@@ -14,15 +14,19 @@ func TestHealthIsKeptByName(t *testing.T) {
 	h.set("a", one, nil)
 	h.set("b", two, func() bool { return over })
 	h.set("c", nil, nil)
-	if f := h.last(); f.err != two {
-		t.Errorf("last fault %v", f.err)
+	soon := time.Now().Add(time.Minute)
+	h.retry("a", soon)
+	h.retry("b", soon.Add(time.Minute))
+	h.retry("c", soon.Add(-time.Minute)) // nothing is wrong with it
+	if f := h.last(); f.err != two || !f.next.Equal(soon) {
+		t.Errorf("last fault %v, next attempt %v", f.err, f.next)
 	}
 	over = true
 	if f := h.last(); f.err != one {
 		t.Errorf("last fault %v after the other was over", f.err)
 	}
 	h.set("a", nil, nil)
-	if f := h.last(); f.err != nil {
+	if f := h.last(); f.err != nil || !f.next.IsZero() {
 		t.Errorf("%v after all is well", f.err)
 	}
 }

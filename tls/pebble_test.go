@@ -34,6 +34,7 @@ type pebble struct {
 type pebbleOptions struct {
 	httpPort, tlsPort int
 	lifetime          uint64 // of certificates, s; 0 is long
+	account           string // base64url key of the account "kid" that must be bound; "" = none need be
 }
 
 func startPebble(t *testing.T, o pebbleOptions) *pebble {
@@ -48,7 +49,12 @@ func startPebble(t *testing.T, o pebbleOptions) *pebble {
 	}
 	authority := ca.New(quiet, store, "", "ecdsa", 0, 1, profiles)
 	validation := va.New(quiet, o.httpPort, o.tlsPort, true, startDNS(t), store)
-	front := wfe.New(quiet, store, validation, authority, []string{"ca.example.com"}, true, false, 0, 0)
+	front := wfe.New(quiet, store, validation, authority, []string{"ca.example.com"}, true, o.account != "", 0, 0)
+	if o.account != "" {
+		if err := store.AddExternalAccountKeyByID("kid", o.account); err != nil {
+			t.Fatal(err)
+		}
+	}
 
 	p := &pebble{roots: x509.NewCertPool()}
 	p.roots.AddCert(authority.GetRootCert(0).Cert)

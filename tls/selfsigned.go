@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -26,10 +27,12 @@ const (
 // selfSigned serves a certificate of its own making. Renewals keep the key, so
 // that pins and exceptions made for it stay valid until the next start.
 type selfSigned struct {
-	names   []string
 	key     *ecdsa.PrivateKey
 	log     *slog.Logger
 	current atomic.Pointer[tls.Certificate]
+
+	mu    sync.Mutex // guards the following, and making certificates
+	names []string
 }
 
 func newSelfSigned(names []string, log *slog.Logger) (*selfSigned, error) {
@@ -37,13 +40,19 @@ func newSelfSigned(names []string, log *slog.Logger) (*selfSigned, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make key: %w", err)
 	}
-	s := &selfSigned{names: slices.Clone(names), key: key, log: log}
+	s := &selfSigned{names: withLocal(names), key: key, log: log}
+	return s, s.renew()
+}
+
+// withLocal is names and those of this machine.
+func withLocal(names []string) []string {
+	all := slices.Clone(names)
 	for _, n := range []string{"localhost", "127.0.0.1", "::1"} {
-		if !slices.Contains(s.names, n) {
-			s.names = append(s.names, n)
+		if !slices.Contains(all, n) {
+			all = append(all, n)
 		}
 	}
-	return s, s.renew()
+	return all
 }
 
 func (s *selfSigned) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -54,7 +63,19 @@ func (s *selfSigned) leaves() []*x509.Certificate {
 	return []*x509.Certificate{s.current.Load().Leaf}
 }
 
-func (s *selfSigned) reload(Config) error { return nil }
+func (s *selfSigned) reload(_ Config, names []string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.names
+	if s.names = withLocal(names); slices.Equal(s.names, old) {
+		return nil
+	}
+	err := s.make()
+	if err != nil {
+		s.names = old
+	}
+	return err
+}
 
 func (s *selfSigned) ready() <-chan struct{} { return closedChannel() }
 
@@ -72,8 +93,14 @@ func (s *selfSigned) run(ctx context.Context) {
 	}
 }
 
-// renew makes a new certificate for the key.
 func (s *selfSigned) renew() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.make()
+}
+
+// make makes a new certificate for the key and the names. The caller holds mu.
+func (s *selfSigned) make() error {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
 		return fmt.Errorf("make serial number: %w", err)

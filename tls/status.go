@@ -33,11 +33,19 @@ type CertificateStatus struct {
 	// not clear it. LastErrorAt is when.
 	LastError   string    `json:"last_error"`
 	LastErrorAt time.Time `json:"last_error_at"`
+
+	// NextAttempt is when a certificate that could not be obtained is tried for
+	// again; zero if none is missing.
+	NextAttempt time.Time `json:"next_attempt"`
+
+	// Warning is what clients may have against the certificate in use, as far as
+	// its files tell; empty if nothing.
+	Warning string `json:"warning"`
 }
 
 // Status returns what the certificates are now.
 func (c *Certificates) Status() CertificateStatus {
-	s := CertificateStatus{Source: c.cfg.Source, Names: slices.Clone(c.names)}
+	s := CertificateStatus{Source: c.cfg.Source, Names: slices.Clone(*c.wanted.Load())}
 	leaves := c.provider.leaves()
 	for i, leaf := range leaves {
 		s.Covered = append(s.Covered, leaf.DNSNames...)
@@ -54,10 +62,11 @@ func (c *Certificates) Status() CertificateStatus {
 			s.NotAfter = leaf.NotAfter
 		}
 	}
-	s.Ready = ready(leaves, c.names, time.Now())
+	s.Ready = ready(leaves, s.Names, time.Now())
 	if f := c.health.last(); f.err != nil {
-		s.LastError, s.LastErrorAt = f.err.Error(), f.at
+		s.LastError, s.LastErrorAt, s.NextAttempt = f.err.Error(), f.at, f.next
 	}
+	s.Warning = c.health.warning()
 	return s
 }
 
@@ -76,9 +85,12 @@ func ready(leaves []*x509.Certificate, names []string, now time.Time) bool {
 }
 
 // notAfter is Status.NotAfter in Unix seconds, 0 if there is no certificate.
-func (c *Certificates) notAfter() float64 {
-	if t := c.Status().NotAfter; !t.IsZero() {
-		return float64(t.Unix())
+func (c *Certificates) notAfter() float64 { return seconds(c.Status().NotAfter) }
+
+// seconds is t as metrics have it: Unix seconds, 0 for the zero time.
+func seconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
 	}
-	return 0
+	return float64(t.Unix())
 }

@@ -40,7 +40,9 @@ type Certificate struct {
 	Issuer   string    `json:"issuer"`
 	NotAfter time.Time `json:"not_after"`
 	DaysLeft int       `json:"days_left"`
-	Error    string    `json:"error,omitempty"` // of the last attempt to load or renew
+	Error    string    `json:"error,omitempty"`       // of the last attempt to load or renew
+	Next     time.Time `json:"next_attempt,omitzero"` // to obtain one that is missing
+	Warning  string    `json:"warning,omitempty"`     // what clients may have against it
 }
 
 // An Upstream is one Mattermost node.
