@@ -1,7 +1,10 @@
 package turn
 
 import (
+	"encoding/binary"
+	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -38,57 +41,96 @@ func guardAlone(t testing.TB, h *Hairpin) (*guard, *client, *keeper) {
 	return sh.guard, c, k
 }
 
-// FuzzGuard plays a client that may sign what it likes: what the guard lets
-// through must be harmless to pion, and what it answers must be STUN.
+// What a step of FuzzGuard does, by the bits of its first byte.
+const (
+	fuzzKnown  = 1 << iota // from the client that holds an allocation at first
+	fuzzSigned             // with its credentials
+	fuzzAgreed             // pion agrees to what it is asked
+	fuzzExpire             // instead, the client's allocation expires
+)
+
+// step is one packet of a script for FuzzGuard.
+func step(flags byte, b []byte) []byte {
+	return append(append([]byte{flags}, byte(len(b)>>8), byte(len(b))), b...)
+}
+
+// FuzzGuard plays two clients that may sign what they like, several packets one
+// after the other: what the guard lets through must be harmless to pion, and
+// what it answers must be STUN.
 func FuzzGuard(f *testing.F) {
 	h := NewHairpin(testRelayIPs, []Alias{{testNamed, testLocal}})
 	peer := xorAddress{stun.AttrXORPeerAddress, testNamed}
+	request := func(method stun.Method, attrs ...stun.Setter) []byte {
+		return stun.MustBuild(append([]stun.Setter{stun.TransactionID, stun.NewType(method, stun.ClassRequest)}, attrs...)...).Raw
+	}
+	const owner = fuzzKnown | fuzzSigned | fuzzAgreed
 	for _, method := range []stun.Method{stun.MethodAllocate, stun.MethodRefresh, stun.MethodCreatePermission, stun.MethodChannelBind, stun.MethodBinding} {
 		for _, attrs := range [][]stun.Setter{
 			{}, {requestUDP}, {peer}, {peer, attribute(stun.AttrChannelNumber, []byte{0x40, 1, 0, 0})}, {lifetimeAttribute(0)},
 			{attribute(stun.AttrXORPeerAddress, nil)}, {requestUDP, attribute(stun.AttrEvenPort, nil)}, {attribute(0x7FFF, nil)},
 		} {
-			m := stun.MustBuild(append([]stun.Setter{stun.TransactionID, stun.NewType(method, stun.ClassRequest)}, attrs...)...)
-			f.Add(m.Raw, true, true, true)
-			f.Add(m.Raw, false, true, false)
-			f.Add(m.Raw, true, false, false)
+			for _, flags := range []byte{owner, fuzzSigned, fuzzKnown} {
+				f.Add(step(flags, request(method, attrs...)))
+			}
 		}
 	}
-	f.Add(stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodSend, stun.ClassIndication), peer, attribute(stun.AttrData, []byte("x"))).Raw, true, false, true)
-	f.Add(channelFrame(0x4000, []byte("data")), true, false, true)
-	f.Add(channelHead(0xFFFF), true, false, true)
-	f.Fuzz(func(t *testing.T, b []byte, known, sign, agree bool) {
-		if len(b) > maxDatagram {
-			return
-		}
+	send := stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodSend, stun.ClassIndication), peer, attribute(stun.AttrData, []byte("x"))).Raw
+	bind := request(stun.MethodChannelBind, peer, attribute(stun.AttrChannelNumber, []byte{0x40, 1, 0, 0}))
+	data, end := channelFrame(0x4001, []byte("data")), request(stun.MethodRefresh, lifetimeAttribute(0))
+	allocate := request(stun.MethodAllocate, requestUDP)
+	f.Add(step(fuzzKnown, channelHead(0xFFFF)))
+	for _, flags := range []byte{owner, fuzzSigned | fuzzAgreed} { // a life
+		f.Add(slices.Concat(step(flags, allocate), step(flags, allocate), step(flags, request(stun.MethodCreatePermission, peer)), step(flags, send),
+			step(flags, bind), step(flags, data), step(flags, end), step(flags, data), step(flags, send), step(flags, allocate), step(flags, bind)))
+	}
+	f.Add(slices.Concat(step(owner, bind), step(fuzzExpire|fuzzAgreed, nil), step(owner, data), step(owner, allocate), step(fuzzExpire, nil), step(owner, end)))
+	f.Fuzz(func(t *testing.T, script []byte) {
 		g, c, k := guardAlone(t, h)
 		defer func() {
-			if c.allocation != nil {
-				c.allocation.timer.Stop()
-				c.allocation.relay.abandon()
+			for _, left := range g.shard.byID {
+				left.allocation.timer.Stop()
+				left.allocation.relay.abandon()
 			}
 		}()
-		from := c.source
-		if !known {
-			from.addr = netip.MustParseAddrPort("192.0.2.2:2000")
-		}
-		if sign {
-			b = signed(b, c.allocation, g.server.nonces.issue(from.addr, time.Now()))
-		}
-		playPion(t, g, packetFrom(b, from), agree)
-		if k.last != nil {
-			m := &stun.Message{Raw: k.last}
-			if err := m.Decode(); err != nil || !isResponse(k.last) {
-				t.Fatalf("answer %x: %v", k.last, err)
-			}
-		}
-		for _, other := range g.shard.byID {
-			if other != c {
-				other.allocation.timer.Stop()
-				other.allocation.relay.abandon()
+		credentials := *c.allocation
+		for steps := 0; len(script) >= 3 && steps < 16; steps++ {
+			flags, n := script[0], int(binary.BigEndian.Uint16(script[1:]))
+			script = script[3:]
+			b := script[:min(n, len(script), maxDatagram)]
+			script = script[len(b):]
+			play(t, g, c, flags, b, &credentials)
+			if k.last != nil {
+				m := &stun.Message{Raw: k.last}
+				if err := m.Decode(); err != nil || !isResponse(k.last) {
+					t.Fatalf("answer %x: %v", k.last, err)
+				}
 			}
 		}
 	})
+}
+
+// play does one step of a script.
+func play(t *testing.T, g *guard, c *client, flags byte, b []byte, credentials *allocation) {
+	t.Helper()
+	agree := flags&fuzzAgreed != 0
+	if flags&fuzzExpire != 0 {
+		if c.allocation != nil {
+			c.allocation.expires = time.Time{}
+		}
+		playPion(t, g, func(b []byte) (int, net.Addr) { return g.event(event{c, allocationExpired}, b) }, agree)
+		return
+	}
+	from := c.source
+	if flags&fuzzKnown == 0 {
+		from.addr = netip.MustParseAddrPort("192.0.2.2:2000")
+	}
+	if flags&fuzzSigned != 0 {
+		b = signed(b, credentials, g.server.nonces.issue(from.addr, time.Now()))
+	}
+	if len(b) > 0 { // as with sockets
+		p := packetFrom(b, from)
+		playPion(t, g, func(b []byte) (int, net.Addr) { return g.packet(p, b) }, agree)
+	}
 }
 
 func packetFrom(b []byte, from source) *packet {
@@ -112,11 +154,12 @@ func signed(b []byte, a *allocation, nonce []byte) []byte {
 	return m.Raw
 }
 
-// playPion gives p to the guard and answers what it asks, until it asks no more.
-func playPion(t *testing.T, g *guard, p *packet, agree bool) {
+// playPion lets something happen to the guard and answers what it asks, until it
+// asks no more.
+func playPion(t *testing.T, g *guard, happen func(b []byte) (int, net.Addr), agree bool) {
 	t.Helper()
 	var buf [maxDatagram + 1]byte
-	n, from := g.packet(p, buf[:])
+	n, from := happen(buf[:])
 	for range 4 {
 		if n == 0 {
 			n, from = g.resume(buf[:])
