@@ -14,10 +14,10 @@ const (
 	// sudden load has one processor alone.
 	processorsLook = 100 * time.Millisecond
 	// Shares of one core in percent: below lightLoad for lightFor on end, the
-	// process has one processor; above heavyLoad it has all of them again. At 25 %
-	// one saves a seventh, at 40 % nothing any more.
-	lightLoad = 30
-	heavyLoad = 50
+	// process has one processor; above heavyLoad it has all of them again. At 30 %
+	// one saves a seventh, at 43 % it costs no more than several.
+	lightLoad = 40
+	heavyLoad = 60
 	lightFor  = 5 * time.Second
 )
 
