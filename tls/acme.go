@@ -190,7 +190,7 @@ func (a *automatic) run(ctx context.Context) {
 
 	var parts sync.WaitGroup
 	defer parts.Wait()
-	managed := make(map[string]context.CancelFunc)
+	managed := make(map[string]func())
 	a.follow(ctx, e, managed, &parts)
 	close(a.loaded)
 	parts.Go(func() { a.renew(ctx, e) })

@@ -23,8 +23,8 @@ func (a *automatic) want(names []string) {
 }
 
 // follow makes the names in managed those that are wanted. What managed holds
-// ends the attempts to obtain a name's first certificate.
-func (a *automatic) follow(ctx context.Context, e *engine, managed map[string]context.CancelFunc, parts *sync.WaitGroup) {
+// ends the attempts to obtain a name's first certificate, and waits for them.
+func (a *automatic) follow(ctx context.Context, e *engine, managed map[string]func(), parts *sync.WaitGroup) {
 	wanted := *a.wanted.Load()
 	for name, end := range managed {
 		if !slices.Contains(wanted, name) {
@@ -35,14 +35,27 @@ func (a *automatic) follow(ctx context.Context, e *engine, managed map[string]co
 		}
 	}
 	for _, name := range wanted {
-		if managed[name] != nil {
-			continue
+		if managed[name] == nil {
+			managed[name] = a.manage(ctx, e, name, parts)
 		}
-		attempts, end := context.WithCancel(ctx)
-		managed[name] = end
-		if !a.load(ctx, e, name) {
-			parts.Go(func() { a.obtain(attempts, e, name) })
-		}
+	}
+}
+
+// manage serves and renews a certificate for name, which it obtains if there is
+// none. It returns at once; end ends the attempts to obtain one.
+func (a *automatic) manage(ctx context.Context, e *engine, name string, parts *sync.WaitGroup) (end func()) {
+	if a.load(ctx, e, name) {
+		return func() {}
+	}
+	attempts, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	parts.Go(func() {
+		defer close(done)
+		a.obtain(attempts, e, name)
+	})
+	return func() {
+		cancel()
+		<-done
 	}
 }
 
@@ -71,11 +84,7 @@ func (a *automatic) obtain(ctx context.Context, e *engine, name string) {
 	ctx = context.WithValue(ctx, certmagic.AttemptsCtxKey, &failures)
 	for {
 		err := e.obtain.ManageSync(ctx, []string{name})
-		if ctx.Err() != nil {
-			e.forget(name) // it may have come at the last moment
-			return
-		}
-		if err == nil {
+		if err == nil || ctx.Err() != nil {
 			return
 		}
 		failures++
