@@ -9,6 +9,7 @@ import (
 // lets CONNECT through to port 443 and wants a login. The page comes that way, and
 // so does the call, once the page has brought the login.
 func TestNatlabBrowser(t *testing.T) {
+	besideOthers(t)
 	browserPrograms(t)
 	needPrograms(t, "ip")
 	if os.Getenv(inNamespace) == "" {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -157,6 +158,7 @@ var doors = []door{
 // outside, over the path that is left. All go at once, since most of them wait
 // most of the time: NAT that forgets those who are silent takes a minute.
 func TestNatlab(t *testing.T) {
+	besideOthers(t)
 	inNetwork(t, func(n *network) {
 		// Media sockets that are bound to no address would go round the firewall
 		// by the one that is the plugin's.
@@ -192,6 +194,14 @@ func TestNatlab(t *testing.T) {
 }
 
 func portOf(addr string) uint16 { return netip.MustParseAddrPort(addr).Port() }
+
+// besideOthers lets a test that waits most of the time run beside others like it;
+// in its namespace it is alone anyway.
+func besideOthers(t *testing.T) {
+	if os.Getenv(inNamespace) == "" {
+		t.Parallel()
+	}
+}
 
 // scene is a parallel subtest with a call of its own.
 func (n *network) scene(t *testing.T, name string, play func(*network)) {

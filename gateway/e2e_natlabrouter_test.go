@@ -85,9 +85,6 @@ iifname "in" accept
 chain nat {
 type nat hook postrouting priority srcnat; oifname "out" masquerade random,fully-random`
 
-// hidden is what the clients of a router that masquerades look like.
-func (r *router) hidden() netip.Addr { return r.server.Next() }
-
 // nft runs commands of nft(8).
 func nft(commands string) error {
 	command := exec.Command("nft", "-f", "-")

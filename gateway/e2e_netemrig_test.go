@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -141,7 +140,7 @@ admin: {listen: "%[4]s:9443"}
 		return err
 	}))
 	command := exec.Command(binary, "serve", "-config", filepath.Join(dir, "config.yaml"))
-	command.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SALLYPORT_") })
+	command.Env = ownEnvironment()
 	p.run(command, func() error { return there.do(command.Start) })
 	line, err := p.log.await(within(t), `"msg":"serving"`)
 	must(t, err)

@@ -111,9 +111,9 @@ func rerunInNamespace(t *testing.T, flags ...string) {
 	t.Helper()
 	self, err := os.Executable()
 	must(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*patience)
 	defer cancel()
-	command := exec.CommandContext(ctx, self, "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "3m")
+	command := exec.CommandContext(ctx, self, "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "6m")
 	command.Args = append(command.Args, flags...)
 	command.Env = append(os.Environ(), inNamespace+"=1")
 	command.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}

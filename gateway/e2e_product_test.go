@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,35 +25,43 @@ type product struct {
 // startProduct builds the binary and runs it on free ports until the test ends.
 func startProduct(t *testing.T) *product {
 	t.Helper()
-	dir := t.TempDir()
-	binary := filepath.Join(dir, "sallyport")
-	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/sallyport").CombinedOutput(); err != nil {
-		t.Fatalf("build sallyport: %v\n%s", err, out)
-	}
+	return startProductAt(t, "127.0.0.1")
+}
+
+// startProductAt is the same for another local address.
+func startProductAt(t *testing.T, ip string) *product {
+	t.Helper()
+	dir, binary := t.TempDir(), build(t, "sallyport")
 	for name, content := range map[string]string{
 		"turn-secret": e2eTURNSecret, "client-key": e2eClientKey,
 		"config.yaml": fmt.Sprintf(`
 domain: localhost
 upstream: %[2]s
-listen: {https: "127.0.0.1:0", http: "127.0.0.1:0", udp: "127.0.0.1:0"}
+listen: {https: "%[4]s:0", http: "%[4]s:0", udp: "%[4]s:0"}
 tls: {source: selfsigned}
 turn: {secret_file: %[1]s/turn-secret}
 sfu:
-  udp: 127.0.0.1:0
-  tcp: 127.0.0.1:0
+  udp: %[4]s:0
+  tcp: %[4]s:0
   api: {listen: "127.0.0.1:0", clients: [{id: %[3]s, key_file: %[1]s/client-key}], store: ""}
 admin: {listen: "127.0.0.1:0"}
-`, dir, standIn(t).URL, e2eClient),
+`, dir, standIn(t).URL, e2eClient, ip),
 	} {
 		must(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
 	}
 	p := &product{target: target{t: t}, log: newLogBook()}
 	command := exec.Command(binary, "serve", "-config", filepath.Join(dir, "config.yaml"))
+	command.Env = ownEnvironment()
 	p.run(command, command.Start)
 	line, err := p.log.await(within(t), `"msg":"serving"`)
 	must(t, err)
 	p.Addrs = addresses(t, line)
 	return p
+}
+
+// ownEnvironment is ours without what the product would take for its configuration.
+func ownEnvironment() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SALLYPORT_") })
 }
 
 // run starts command by start and makes the end of the test its end.

@@ -105,11 +105,11 @@ func (x *target) hears(p, from *peer.Peer, n uint64) *peer.Track {
 	return track
 }
 
-// A talk is two participants who speak and hear each other.
+// A talk is two participants who speak and hear each other, and others who listen.
 type talk struct {
 	a, b *peer.Peer
-	ears [2]*peer.Track // what each hears
-	seen [2]peer.TrackStats
+	ears []*peer.Track // what they hear
+	seen []peer.TrackStats
 }
 
 // talk starts one over two paths.
@@ -118,15 +118,24 @@ func (x *target) talk(one, other peer.Path) *talk {
 	c := &talk{a: x.join(one), b: x.join(other)}
 	must(x.t, c.a.Unmute(within(x.t)))
 	must(x.t, c.b.Unmute(within(x.t)))
-	c.ears = [2]*peer.Track{x.hears(c.a, c.b, 25), x.hears(c.b, c.a, 25)}
+	c.ears = []*peer.Track{x.hears(c.a, c.b, 25), x.hears(c.b, c.a, 25)}
 	c.mark()
 	return c
 }
 
+// listen adds one who listens.
+func (c *talk) listen(x *target, path peer.Path) {
+	x.t.Helper()
+	p := x.join(path)
+	c.ears = append(c.ears, x.hears(p, c.a, 25), x.hears(p, c.b, 25))
+	c.mark()
+}
+
 // mark begins what harmed judges.
 func (c *talk) mark() {
-	for i, track := range c.ears {
-		c.seen[i] = track.Stats()
+	c.seen = nil
+	for _, track := range c.ears {
+		c.seen = append(c.seen, track.Stats())
 	}
 }
 

@@ -1,7 +1,6 @@
 package gateway_test
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -10,27 +9,46 @@ import (
 	"net/http"
 	"os"
 	"strconv"
-	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"sallyport/sfu/peer"
 )
 
 const (
-	// siegeWindow is how long the processor time of the product is measured
-	// while an attack is on.
-	siegeWindow = 4 * time.Second
-	// siegeCPU is how much of a core an attack may cost then.
-	siegeCPU = 0.05
-	// siegeMemory is how much the product may grow through all attacks, in
-	// bytes: two thousand strangers and what the Go runtime keeps.
-	siegeMemory = 96 << 20
+	// siegeWindow is how long the processor time of the product is measured.
+	siegeWindow = 500 * time.Millisecond
+	// siegeCPU is how much of a core more than in peace it may use soon after an
+	// attack, and siegeCalm is how soon.
+	siegeCPU  = 0.05
+	siegeCalm = 5 * time.Second
+	// siegeMemory is how much the product may grow while it is attacked, in bytes,
+	// and siegeRest how much of that may be left in the end. Half-open handshakes
+	// need the most: 10,000 at once some 210 MiB, of which the stacks of two
+	// goroutines each are 90, and the state of handshakes with garbage the rest.
+	siegeMemory = 256 << 20
+	siegeRest   = 64 << 20
+	// siegeOthers is the share of the machine that programs which have nothing to
+	// do with the siege may take.
+	siegeOthers = 0.2
+	// siegeFiles is how many files the attackers have open, and the product, too.
+	siegeFiles = 16_000
 )
 
-// A siege is the delivered binary with a call in it, under attack.
+// The address of the product, and those of its attackers.
+const (
+	besieged  = "10.8.0.1"
+	attackers = "10.9.0.0/16"
+)
+
+// A siege is the delivered binary with a call of ten in it, under attack, in a
+// network namespace from which nothing leads out.
 type siege struct {
 	*product
 	call     *talk
+	flooder  string  // binary
 	peace    float64 // share of a core that the call costs
 	resident int64   // memory before
 }
@@ -39,58 +57,122 @@ type siege struct {
 // end with the test's context.
 type attack func(t *testing.T, s *siege)
 
+// startSiege needs the namespace of a test.
 func startSiege(t *testing.T) *siege {
 	t.Helper()
-	s := &siege{product: startProduct(t)}
+	var files syscall.Rlimit
+	must(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files))
+	if files.Max < siegeFiles {
+		files.Max = siegeFiles
+	}
+	files.Cur = files.Max
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		t.Skipf("SKIPPED, NOT TESTED: attacks: %d files may not be open at once: %v", siegeFiles, err)
+	}
+	must(t, ip("link set lo up", "addr add "+besieged+"/32 dev lo", "route add local "+attackers+" dev lo"))
+	s := &siege{product: startProductAt(t, besieged), flooder: buildFlooder(t)}
 	s.dialPlugin(s.API)
 	s.call = s.talk(peerUDP, peerTURN)
-	s.peace = s.measure()
+	for i := range 8 {
+		s.call.listen(&s.target, []peer.Path{peer.UDP, peer.TURNUDP, peer.TURNTLS, peer.TCP}[i%4])
+	}
+	s.peace = s.measure(8 * siegeWindow)
 	s.resident = s.product.resident()
 	t.Logf("the call alone costs %.1f %% of a core, %d MiB", 100*s.peace, s.resident>>20)
 	return s
 }
 
 // measure returns the share of a core that the product uses now.
-func (s *siege) measure() float64 {
+func (s *siege) measure(window time.Duration) float64 {
 	before, began := s.cpu(), time.Now()
-	<-time.After(siegeWindow)
+	<-time.After(window)
 	return float64(s.cpu()-before) / float64(time.Since(began))
 }
 
-// suffer runs an attack as a test, and then, while it is on, looks after the
-// product and the call.
+// suffer runs an attack as a test, and looks after the product and the call while
+// it is on, and when it is over. A call that suffers gets a second chance, and is
+// not judged while the machine is busy with something else: that starves it, too.
 func (s *siege) suffer(t *testing.T, name string, do attack) {
-	t.Run(name, func(t *testing.T) {
-		began, before := time.Now(), s.cpu()
-		s.call.mark()
-		do(t, s)
-		sending, cost := time.Since(began), s.cpu()-before
-		extra := s.measure() - s.peace
-		grown := s.product.resident() - s.resident
-		t.Logf("%s in %s to take it; then %+.1f %% of a core, %+d MiB", cost, sending.Round(time.Millisecond), 100*extra, grown>>20)
-		if extra > siegeCPU {
-			t.Errorf("costs %.1f %% of a core, more than %.0f %%", 100*extra, 100*siegeCPU)
+	for _, again := range []string{"", ", once more"} {
+		ran, bad, others := false, "", s.others(t)
+		t.Run(name+again, func(t *testing.T) { ran, bad = true, s.stand(t, do) })
+		if !ran {
+			return // it is not asked for
 		}
-		if grown > siegeMemory {
-			t.Errorf("costs %d MiB, more than %d", grown>>20, siegeMemory>>20)
+		busy := others()
+		s.calm(t, name)
+		if bad == "" {
+			return
 		}
-		if bad := s.call.harmed(time.Since(began)); bad != "" {
-			t.Errorf("the call suffers: %s", bad)
+		t.Logf("%s: the call suffers: %s", name, bad)
+		if busy > siegeOthers {
+			t.Logf("NOT JUDGED: other programs took %.0f %% of this machine", 100*busy)
+			return
 		}
-		if status, err := s.get(within(t), "/"); err != nil || status != "HTTP/1.1 200 OK" {
-			t.Errorf("a visitor gets %q, %v", status, err)
-		}
-		for _, transport := range turnTransports {
-			if err := s.probe(within(t), transport, ""); err != nil {
-				t.Errorf("TURN over %s: %v", transport, err)
-			}
-		}
-	})
+	}
+	t.Errorf("%s: the call suffers each time", name)
 }
 
-// from is the i-th loopback address that attackers come from. One address alone
-// would meet its limit.
-func from(i int) string { return "127.0.1." + strconv.Itoa(1+i%8) }
+// stand says what was wrong with the call during the attack, "" for nothing.
+func (s *siege) stand(t *testing.T, do attack) (bad string) {
+	began, before := time.Now(), s.cpu()
+	s.call.mark()
+	do(t, s)
+	cost, grown := s.cpu()-before, s.product.resident()-s.resident
+	t.Logf("%s of CPU in %s, %+d MiB", cost, time.Since(began).Round(time.Millisecond), grown>>20)
+	if grown > siegeMemory {
+		t.Errorf("costs %d MiB, more than %d", grown>>20, siegeMemory>>20)
+	}
+	if status, err := s.get(within(t), "/"); err != nil || status != "HTTP/1.1 200 OK" {
+		t.Errorf("a visitor gets %q, %v", status, err)
+	}
+	for _, transport := range turnTransports {
+		if err := s.probe(within(t), transport, ""); err != nil {
+			t.Errorf("TURN over %s: %v", transport, err)
+		}
+	}
+	return s.call.harmed(time.Since(began))
+}
+
+// calm wants the product to do no more than the call asks for, soon.
+func (s *siege) calm(t *testing.T, after string) {
+	t.Helper()
+	for began := time.Now(); ; {
+		extra := s.measure(siegeWindow) - s.peace
+		if extra <= siegeCPU {
+			t.Logf("calm %s after %s", time.Since(began).Round(time.Millisecond), after)
+			return
+		}
+		if time.Since(began) > siegeCalm {
+			t.Errorf("%s after %s the product still uses %.1f %% of a core more than before", siegeCalm, after, 100*extra)
+			return
+		}
+	}
+}
+
+// recovers wants the memory back, once the garbage has been collected.
+func (s *siege) recovers(t *testing.T) {
+	t.Helper()
+	for began := time.Now(); ; {
+		response, err := http.Get("http://" + s.Admin + "/debug/pprof/heap?gc=1")
+		must(t, err)
+		_ = response.Body.Close()
+		grown := s.product.resident() - s.resident
+		if grown <= siegeRest {
+			t.Logf("%+d MiB are left after %s", grown>>20, time.Since(began).Round(time.Millisecond))
+			return
+		}
+		if time.Since(began) > patience {
+			t.Errorf("%d MiB do not come back", grown>>20)
+			return
+		}
+		<-time.After(siegeWindow)
+	}
+}
+
+// from is the i-th address that attackers come from. One address alone would meet
+// its limit.
+func from(i int) string { return "10.9.1." + strconv.Itoa(1+i%8) }
 
 // dial connects as the i-th attacker, for as long as the test lasts.
 func (s *siege) dial(t *testing.T, i int, network, addr string) net.Conn {
@@ -117,64 +199,26 @@ func (s *siege) stream(t *testing.T, i int, transport string) net.Conn {
 	return conn
 }
 
-// crowd opens n connections at once, eight at a time.
+// crowd opens n connections, eight at a time and at most some 2,500 a second: what
+// is to suffer is the product, and not the call for want of a processor.
 func crowd(t *testing.T, n int, open func(i int) net.Conn) []net.Conn {
 	t.Helper()
+	const atOnce, pace = 8, 3 * time.Millisecond
 	conns := make([]net.Conn, n)
 	var all sync.WaitGroup
-	for first := range 8 {
+	for first := range atOnce {
 		all.Go(func() {
-			for i := first; i < n; i += 8 {
+			next := time.NewTicker(pace)
+			defer next.Stop()
+			for i := first; i < n; i += atOnce {
 				conns[i] = open(i)
+				<-next.C
 			}
 		})
 	}
 	all.Wait()
 	return conns
 }
-
-// metric is a value that the product shows at /metrics.
-func (x *target) metric(ctx context.Context, name string) (float64, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+x.Admin+"/metrics", nil)
-	if err != nil {
-		return 0, err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = response.Body.Close() }()
-	page, err := io.ReadAll(response.Body)
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(page)) {
-		if rest, found := strings.CutPrefix(line, name+" "); found {
-			return strconv.ParseFloat(strings.TrimSpace(rest), 64)
-		}
-	}
-	return 0, fmt.Errorf("/metrics lacks %s", name)
-}
-
-// reaches fails unless a metric is soon at least n.
-func (x *target) reaches(t *testing.T, name string, n int) {
-	t.Helper()
-	ctx := within(t)
-	for {
-		got, err := x.metric(ctx, name)
-		if err != nil {
-			t.Fatalf("%s is %v, want %d: %v", name, got, n, err)
-		}
-		if int(got) >= n {
-			return
-		}
-		time.Sleep(10 * time.Millisecond) // to look costs the product something, too
-	}
-}
-
-// demuxPending counts the connections of which the shared port does not know
-// yet what they are.
-const demuxPending = "sallyport_demux_pending_connections"
 
 // ended waits until the product has closed conn.
 func ended(conn net.Conn) error {
