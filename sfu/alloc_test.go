@@ -30,6 +30,9 @@ func TestForwardingAllocatesNothing(t *testing.T) {
 				// The library's bandwidth estimator notes each packet in a list.
 				{"layer with congestion control", newLayer, func(l *leg, s *speaker, ssrc uint32) { l.watches(s, ssrc, 5) }, 2},
 			} {
+				if profile != srtp.AEADAES128GCM && x.name != "voice" {
+					continue // one is enough to try the other cipher
+				}
 				t.Run(fmt.Sprintf("%s/%v/%s", way, profile, x.name), func(t *testing.T) {
 					s := x.publish(t, newStage(t, o), profile)
 					if a := allocationsOf(t, s, func(l *leg, ssrc uint32) { x.receive(l, s, ssrc) }); a > x.most+ofRace() {
@@ -89,7 +92,7 @@ func allocationsOf(t *testing.T, s *speaker, receive func(l *leg, ssrc uint32)) 
 	}
 	round()
 	s.delta()
-	n := testing.AllocsPerRun(200, round)
+	n := testing.AllocsPerRun(30, round)
 	_ = stream.Close()
 	reading.Wait()
 	if came.Load() == 0 {

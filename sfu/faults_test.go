@@ -100,10 +100,12 @@ func TestFaultsConcernNobodyElse(t *testing.T) {
 	}
 }
 
-// compareBursts returns the median times of bursts without and with the fault.
+// compareBursts returns the times of the fastest bursts without and with the fault: of
+// the others a busy machine makes what it will, and what waits for somebody waits
+// always.
 func compareBursts(t *testing.T, s *speaker, f fault, good []*leg) (alone, beside time.Duration) {
 	t.Helper()
-	const bursts = 60
+	const bursts = 40
 	var d *down
 	var act func(uint16)
 	var took [2][]time.Duration
@@ -120,10 +122,7 @@ func compareBursts(t *testing.T, s *speaker, f fault, good []*leg) (alone, besid
 		took[1] = append(took[1], burst(t, s, good, act))
 		s.up.fan.remove(d)
 	}
-	for i := range took {
-		slices.Sort(took[i])
-	}
-	return took[0][bursts/2], took[1][bursts/2]
+	return slices.Min(took[0]), slices.Min(took[1])
 }
 
 // burst sends twelve packets and returns after what time everybody has them all. act

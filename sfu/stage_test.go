@@ -3,6 +3,7 @@ package sfu
 import (
 	"sync"
 	"testing"
+	"time"
 
 	"sallyport/sfu/internal/batch"
 	"sallyport/sfu/internal/packetcache"
@@ -80,9 +81,12 @@ func (l *leg) watches(s *speaker, ssrc uint32, number uint8) *down {
 	d := &down{up: s.up, session: l.media.session, lost: l.srv.metrics.errors.WithLabelValues("g", "rtp")}
 	o := &outgoing{ssrc: ssrc, kind: 96, nack: true, number: number}
 	if e := s.up.layer.Load(); e != nil {
-		l.media.path.begin()
-		l.t.Cleanup(l.media.path.close)
+		if number != 0 {
+			l.media.path.begin()
+			l.t.Cleanup(l.media.path.close)
+		}
 		d.choice = newChoice(e.of, l.media.session)
+		d.choice.decideAt = time.Now().Add(time.Hour) // what is done now and then is not what a packet costs
 	}
 	d.bound.Store(l.stream(o))
 	d.fan().add(d)
