@@ -19,8 +19,8 @@
 // builds the binary and runs `sallyport serve` with a configuration file on free
 // ports, as the product is started. Statements about a restart, the drain or
 // another configuration start a server of their own. A line at the end tells
-// what passed and what was skipped and why; -v shows it. The binary has the race
-// detector if the tests have, and their build tags with GOFLAGS=-tags=portable. With
+// what passed and what was skipped and why; -v shows it. What
+// GOFLAGS says, such as -race, goes for the binary too. With
 // SALLYPORT_CONFORMANCE_BINARY=/path/of/sallyport nothing is built.
 //
 // # Against another server

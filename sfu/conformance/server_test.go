@@ -38,7 +38,7 @@ type server struct {
 
 // build compiles the product.
 func build(binary string) error {
-	command := exec.Command("go", "build", fmt.Sprintf("-race=%v", raceEnabled), "-o", binary, "sallyport/cmd/sallyport")
+	command := exec.Command("go", "build", "-o", binary, "sallyport/cmd/sallyport")
 	if out, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("build sallyport: %w\n%s", err, out)
 	}

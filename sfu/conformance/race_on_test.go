@@ -1,6 +1,0 @@
-//go:build race
-
-package conformance
-
-// raceEnabled: the product is built with the race detector, as the tests are.
-const raceEnabled = true
