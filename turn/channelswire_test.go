@@ -31,7 +31,7 @@ func TestChannelsOverTheWire(t *testing.T) {
 		tk.allocate()
 		request := tk.build(stun.MethodChannelBind, attribute(stun.AttrChannelNumber, []byte{0x40, 0, 0, 0}), xorAddress{stun.AttrXORPeerAddress, testNamed})
 		tk.send(request.Raw)
-		const eager = 100 // what a socket of the client holds
+		const eager = 100      // what a socket of the client holds
 		for i := range eager { // before the answer
 			tk.send(channelFrame(0x4000, fmt.Appendf(nil, "%d", i)))
 		}

@@ -48,16 +48,19 @@ type diverter interface {
 // newWire returns the wire of a connection, which from now on writes to it; nil
 // if that is not possible. Nobody may write meanwhile.
 func newWire(conn net.Conn) *wire {
-	for canTry {
+	if !canTry {
+		return nil
+	}
+	for {
 		inner, ok := conn.(interface{ NetConn() net.Conn })
 		if !ok {
-			break
+			return nil
 		}
 		d, ok := conn.(diverter)
 		if tcp, is := inner.NetConn().(*net.TCPConn); ok && is {
 			raw, err := tcp.SyscallConn()
 			if err != nil {
-				break
+				return nil
 			}
 			w := &wire{tcp: tcp, raw: raw}
 			w.call = w.attempt
@@ -66,7 +69,6 @@ func newWire(conn net.Conn) *wire {
 		}
 		conn = inner.NetConn()
 	}
-	return nil
 }
 
 // Write keeps b for who holds the wire. If nobody does, b is TLS's own, an alert

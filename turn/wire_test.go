@@ -143,8 +143,10 @@ func TestChannelsDoNotAllocate(t *testing.T) {
 		warm := func() {
 			for range 8 {
 				h := newHaul()
-				if !h.add(b.client, frame) || !h.add(b.client, frame) {
-					t.Fatal("up: not taken")
+				for range 2 {
+					if !h.add(b.client, frame) {
+						t.Fatal("up: not taken")
+					}
 				}
 				h.release()
 				_, _ = b.conn.WriteToUDPAddrPort(data, b.relay.at)
