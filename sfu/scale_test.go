@@ -64,7 +64,7 @@ func TestJoinStorm(t *testing.T) {
 		guests[i] = newGuest(t, fmt.Sprintf("p%03d", i), guestOptions{dc: i%2 == 0})
 	}
 	name := func(i int) string { return guests[i*(size/speakers)].name }
-	began := time.Now()
+	began, elsewhere := time.Now(), others()
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	var joined []time.Duration
@@ -96,7 +96,11 @@ func TestJoinStorm(t *testing.T) {
 	}
 	slices.Sort(joined)
 	t.Logf("%d participants: half are in after %s, all after %s, all hear all %d voices after %s", size, joined[size/2], joined[size-1], speakers, took)
-	if !raceEnabled && took > limit {
+	switch busy := others() - elsewhere; {
+	case raceEnabled || took <= limit:
+	case busy > took/4:
+		t.Logf("it took %s: not judged, other processes had %s of the processors", took, busy)
+	default:
 		t.Errorf("it took %s, want at most %s", took, limit)
 	}
 	for _, g := range guests {
