@@ -51,6 +51,7 @@ type media struct {
 	number  atomic.Uint32             // ID of the transport-cc extension in what comes in; 0 = not negotiated
 	due     atomic.Bool               // feedback is called for
 	lively  atomic.Bool               // a message of the participant has come on a data channel since the last report
+	seconds atomic.Int32              // how often it was our turn to report
 	heeded  atomic.Int32              // tracks published and video tracks received: about anything else we read no RTCP
 
 	mu       sync.Mutex // guards the following: what comes in

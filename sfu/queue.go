@@ -31,6 +31,7 @@ type queue struct {
 	count  int
 	closed bool
 	drops  uint64
+	unused []byte // the buffer of who waits in pop; nil while nobody does
 
 	capacity int
 }
@@ -90,7 +91,7 @@ func (q *queue) grow() {
 // pop copies the oldest datagram into p, waiting for one. It returns
 // net.ErrClosed once the queue is closed.
 func (q *queue) pop(p []byte) (int, net.Addr, error) {
-	d := q.next()
+	d := q.next(p)
 	if d == nil {
 		return 0, nil, net.ErrClosed
 	}
@@ -102,7 +103,7 @@ func (q *queue) pop(p []byte) (int, net.Addr, error) {
 
 // popFrom is pop of what came with pushFrom.
 func (q *queue) popFrom(p []byte) (int, netip.AddrPort, error) {
-	d := q.next()
+	d := q.next(p)
 	if d == nil {
 		return 0, netip.AddrPort{}, net.ErrClosed
 	}
@@ -111,13 +112,16 @@ func (q *queue) popFrom(p []byte) (int, netip.AddrPort, error) {
 	return n, at, nil
 }
 
-// next waits for the oldest datagram and takes it out. nil: closed.
-func (q *queue) next() *datagram {
+// next waits for the oldest datagram, which is to go into p, and takes it out. nil:
+// closed.
+func (q *queue) next(p []byte) *datagram {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for q.count == 0 && !q.closed {
+		q.unused = p
 		q.ready.Wait()
 	}
+	q.unused = nil
 	if q.closed {
 		return nil
 	}

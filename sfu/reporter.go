@@ -152,6 +152,9 @@ func (m *media) report(now time.Time) {
 	if m.way.Load() == nil {
 		m.way.CompareAndSwap(nil, m.find())
 	}
+	if ufrag := m.ufrag.Load(); ufrag != nil && m.seconds.Add(1) == buffersKept {
+		m.session.server.mux.giveBack(*ufrag)
+	}
 	var all []rtcp.Packet
 	m.mu.Lock()
 	var in []rtcp.ReceptionReport

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package sfu
+
+// discardPages does nothing here.
+func discardPages([]byte) {}
