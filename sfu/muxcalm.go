@@ -9,8 +9,8 @@ import (
 const (
 	// calmAfter is how long nothing urgent must have been read until readers rest.
 	calmAfter = time.Second
-	// calmRest is how long they rest after each batch at most: the most by which the
-	// first packet of a voice after silence everywhere is late, and what signs of life
+	// calmRest is how long they rest after each batch: the most by which the first
+	// packet of a voice after silence everywhere is late, and what signs of life
 	// wait at most.
 	calmRest = 10 * time.Millisecond
 )
@@ -19,10 +19,8 @@ const (
 // of life: ICE checks on paths that are known, RTCP without RTP, the pings and
 // acknowledgements of data channels. Each wakes a dozen goroutines of its session
 // one after the other, on a processor that has gone to sleep since the last;
-// several at once cost much less. So all readers wake at the same moments, the
-// multiples of calmRest; a data channel's acknowledgements are due 200 ms later, which
-// is such a moment too. As soon as there is anything else anywhere (voice, a
-// handshake, a check from a new address, TURN), no reader rests.
+// several at once cost much less. As soon as there is anything else anywhere
+// (voice, a handshake, a check from a new address, TURN), no reader rests.
 type calm struct{ urgent atomic.Int64 } // when something urgent was read, in ns since 1970
 
 // after is called at the end of a batch, which had something urgent in it or not,
@@ -35,7 +33,7 @@ func (c *calm) after(urgent bool) time.Duration {
 			c.urgent.Store(now)
 		}
 	case now-last > int64(calmAfter):
-		return calmRest - time.Duration(now%int64(calmRest))
+		return calmRest
 	}
 	return 0
 }

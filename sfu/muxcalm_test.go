@@ -40,13 +40,10 @@ func TestWhatIsUrgent(t *testing.T) {
 	}
 }
 
-// restful tells a rest of readers that are calm: until the next multiple of calmRest.
-func restful(rest time.Duration) bool { return rest > 0 && rest <= calmRest }
-
 func TestReadersRestTogether(t *testing.T) {
 	var c calm
-	if got := c.after(false); !restful(got) {
-		t.Errorf("at first: rest %v", got)
+	if got := c.after(false); got != calmRest {
+		t.Errorf("at first: rest %v, want %v", got, calmRest)
 	}
 	if got := c.after(true); got != 0 {
 		t.Errorf("after something urgent: rest %v", got)
@@ -55,16 +52,16 @@ func TestReadersRestTogether(t *testing.T) {
 		t.Errorf("soon after something urgent, perhaps elsewhere: rest %v", got)
 	}
 	c.urgent.Store(time.Now().Add(-calmAfter - time.Millisecond).UnixNano())
-	if got := c.after(false); !restful(got) {
-		t.Errorf("long after something urgent: rest %v", got)
+	if got := c.after(false); got != calmRest {
+		t.Errorf("long after something urgent: rest %v, want %v", got, calmRest)
 	}
 }
 
 func TestAReaderKnowsWhatWasUrgent(t *testing.T) {
 	m := &mux{}
 	r := &reader{calm: &m.calm}
-	if rest := r.rest(); !restful(rest) {
-		t.Errorf("calm: rest %v", rest)
+	if rest := r.rest(); rest != calmRest {
+		t.Errorf("calm: rest %v, want %v", rest, calmRest)
 	}
 	r.urgent = true
 	if rest := r.rest(); rest != 0 || r.urgent {
