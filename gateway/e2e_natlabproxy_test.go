@@ -126,7 +126,7 @@ func (n *network) proxies(t *testing.T) {
 
 // closedByOpeners counts the connections that ended after the handshake, without a
 // word and without ALPN.
-const closedByOpeners = `sallyport_demux_connections_total{alpn="none",kind="closed"}`
+const closedByOpeners = `sallyport_demux_connections_total{alpn="none",kind="closed",port="443"}`
 
 // inspected: a proxy that opens TLS gives the page, and no call. The client is told
 // in no time, and we count it.
@@ -147,6 +147,12 @@ func (n *network) inspected(squid *squidHouse) {
 		t.Fatal("media went through a proxy that opens TLS")
 	}
 	t.Logf("after %v: %v", time.Since(began).Round(time.Millisecond), err)
+	// Whoever gives up closes his connection, and Squid then closes its own.
+	conn, err := way.dial(within(t), n.HTTPS)
+	must(t, err)
+	_, err = conn.Write(stunHead(0))
+	must(t, err)
+	must(t, conn.Close())
 	eventually(t, "the count of closed connections", func() bool {
 		after, err := n.metric(within(t), closedByOpeners)
 		return err == nil && after > before
