@@ -201,24 +201,34 @@ func TestPartsThatAreOff(t *testing.T) {
 // TestTrustedProxiesAreManyClients: a load balancer in front may open as many
 // connections at once as it likes, for as long as it is configured.
 func TestTrustedProxiesAreManyClients(t *testing.T) {
+	const many = 2048 + 1 // one more than anybody else may (tls.PortOptions.PerAddress)
 	g := startGateway(t, func(c *Config) { c.Proxy.TrustedProxies = []string{"127.0.0.0/8"} })
-	silent := func(n int) {
-		for range n {
+	silent := func() (hangUp func()) {
+		var all []net.Conn
+		hangUp = func() {
+			for _, c := range all {
+				_ = c.Close()
+			}
+		}
+		t.Cleanup(hangUp)
+		for range many {
 			c, err := net.Dial("tcp", g.Addrs().HTTPS)
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { _ = c.Close() })
+			all = append(all, c)
 		}
+		return hangUp
 	}
-	silent(257) // one more than anybody else may
+	hangUp := silent()
 	_ = dialTLS(t, g.Addrs().HTTPS).Close()
+	hangUp()
 	next := g.config()
 	next.Proxy.TrustedProxies = nil
 	if _, _, err := g.Reload(next); err != nil {
 		t.Fatal(err)
 	}
-	silent(257)
+	silent()
 	if c, err := tls.Dial("tcp", g.Addrs().HTTPS, &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"}); err == nil {
 		_ = c.Close()
 		t.Error("after the reload the address still has no limit")
