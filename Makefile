@@ -5,7 +5,7 @@ VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo de
 COMMIT    ?= $(shell git rev-parse HEAD 2>/dev/null)
 DATE      ?= $(shell git log -1 --format=%cI 2>/dev/null)
 LDFLAGS   := -s -w -X main.release=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
-FUZZTIME  ?= 30s
+FUZZTIME  ?= 5m
 BENCHTIME ?= 1s
 RUNS      ?= 5
 # Measuring begins when the server has settled on the processors it uses, which takes 5 s.
@@ -105,7 +105,7 @@ figures: bench-sfu bench-seed bench-big bench-turn profile ## measure all of doc
 profile: build ## CPU, allocation and mutex profiles under load, flame graphs: artifacts/profile
 	@GO='$(GO)' .ci/profile $(ARGS)
 
-fuzz: ## every fuzz target, 30 s each (longer: make fuzz FUZZTIME=5m)
+fuzz: ## every fuzz target, 5 min each (shorter: make fuzz FUZZTIME=30s)
 	GO='$(GO)' .ci/fuzz $(FUZZTIME)
 
 load: build ## bin/sallyload against a gateway that is started for it (flags: make load ARGS='-calls 8')
