@@ -134,18 +134,48 @@ func hear(t *testing.T, callers ...*caller) {
 		began[i], before[i] = time.Now(), c.stats()
 	}
 	for i, c := range callers {
-		start, lostBefore, _, energyBefore := before[i].total("audio")
-		c.wait(fmt.Sprintf(`sallyport.stats().then(s => s.inbound.reduce((n, i) => n + (i.kind === 'audio' ? i.packetsReceived : 0), 0) >= %d)`, start+250))
+		c.wait(fmt.Sprintf(`sallyport.stats().then(s => {
+			const before = %s;
+			return s.inbound.reduce((n, i) => n + (i.kind === 'audio' ? i.packetsReceived - (before[i.ssrc] || 0) : 0), 0) >= 250;
+		})`, before[i].heard()))
 		took := time.Since(began[i])
-		end, lostAfter, _, energyAfter := c.stats().total("audio")
-		packets, lost := end-start, lostAfter-lostBefore
+		packets, lost, energy := c.stats().since(before[i])
 		if took < 4*time.Second || took > 9*time.Second {
 			t.Errorf("%s: %d packets took %v, want about 5 s", c.name, packets, took)
 		}
-		if packets <= 150 || energyAfter <= energyBefore || lost*50 >= packets {
-			t.Errorf("%s: %d packets, %d lost, energy %g → %g", c.name, packets, lost, energyBefore, energyAfter)
+		if packets <= 150 || energy <= 0 || lost*50 >= packets {
+			t.Errorf("%s: %d packets, %d lost, energy %g more", c.name, packets, lost, energy)
 		}
 	}
+}
+
+// heard is how many packets have come of each audio stream, as JSON by SSRC.
+func (s browserStats) heard() string {
+	packets := map[int64]int{}
+	for _, in := range s.Inbound {
+		if in.Kind == "audio" {
+			packets[in.SSRC] = in.PacketsReceived
+		}
+	}
+	b, _ := json.Marshal(packets) // numbers can always be marshalled
+	return string(b)
+}
+
+// since is what has come of audio since before, stream by stream: one that has
+// ended meanwhile is no longer in the statistics, with all that it had.
+func (s browserStats) since(before browserStats) (packets, lost int, energy float64) {
+	for _, in := range s.Inbound {
+		if in.Kind != "audio" {
+			continue
+		}
+		packets, lost, energy = packets+in.PacketsReceived, lost+in.PacketsLost, energy+in.TotalAudioEnergy
+		for _, b := range before.Inbound {
+			if b.Kind == "audio" && b.SSRC == in.SSRC {
+				packets, lost, energy = packets-b.PacketsReceived, lost-b.PacketsLost, energy-b.TotalAudioEnergy
+			}
+		}
+	}
+	return packets, lost, energy
 }
 
 // wantPath is what getStats has to say when a path is in use.
