@@ -53,7 +53,8 @@ type intake struct {
 //     others pion starts readers that have nothing to read from, and panics
 //   - formats that nobody forwards
 //
-// It fails if the description has too many media sections.
+// It fails if the description has too many media sections, or one without formats:
+// it must have some (RFC 8866 §5.14), and pion's answer would leave the section out.
 func (s *Session) bounded(kind webrtc.SDPType, text string) (intake, error) {
 	var d sdp.SessionDescription
 	in := intake{codecs: map[string]named{}}
@@ -64,7 +65,10 @@ func (s *Session) bounded(kind webrtc.SDPType, text string) (intake, error) {
 		return in, fmt.Errorf("%d media sections: at most %d", n, s.sections)
 	}
 	s.nameSections(&d)
-	for _, m := range d.MediaDescriptions {
+	for i, m := range d.MediaDescriptions {
+		if !slices.ContainsFunc(m.MediaName.Formats, func(f string) bool { return f != "" }) {
+			return in, fmt.Errorf("media section %d has no formats", i)
+		}
 		s.boundSection(m)
 		mid, _ := m.Attribute("mid")
 		if media := m.MediaName.Media; media == "audio" || media == "video" {
