@@ -119,22 +119,7 @@ func (o guestOptions) seen(s string) string {
 func join(t *testing.T, srv *Server, call, name string, o guestOptions) *guest {
 	t.Helper()
 	g := newGuest(t, name, o)
-	sess, err := srv.Join(Member{Group: "group", Call: call, User: "user-" + name, Session: name, DCSignaling: o.dc, AV1: o.av1}, g)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g.sess = sess
-	offer, err := g.pc.CreateOffer(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := g.pc.SetLocalDescription(offer); err != nil {
-		t.Fatal(err)
-	}
-	if o.active {
-		offer.SDP = strings.ReplaceAll(offer.SDP, "a=setup:actpass", "a=setup:active")
-	}
-	sess.Describe(wire.Description{Type: "offer", SDP: offer.SDP})
+	g.enter(srv, call)
 	g.accept(<-g.answers)
 	select {
 	case <-g.open:
@@ -142,6 +127,27 @@ func join(t *testing.T, srv *Server, call, name string, o guestOptions) *guest {
 		t.Fatalf("%s: data channel did not open; peer connection %s", name, g.pc.ConnectionState())
 	}
 	return g
+}
+
+// enter joins a call and makes the first offer.
+func (g *guest) enter(srv *Server, call string) {
+	g.t.Helper()
+	sess, err := srv.Join(Member{Group: "group", Call: call, User: "user-" + g.name, Session: g.name, DCSignaling: g.o.dc, AV1: g.o.av1}, g)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.sess = sess
+	offer, err := g.pc.CreateOffer(nil)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if err := g.pc.SetLocalDescription(offer); err != nil {
+		g.t.Fatal(err)
+	}
+	if g.o.active {
+		offer.SDP = strings.ReplaceAll(offer.SDP, "a=setup:actpass", "a=setup:active")
+	}
+	sess.Describe(wire.Description{Type: "offer", SDP: offer.SDP})
 }
 
 func newGuest(t *testing.T, name string, o guestOptions) *guest {

@@ -6,8 +6,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"sallyport/sfu/wire"
 )
 
 // TestEveryoneJoinsOverALossyPath: a tenth of all packets is lost both ways, those
@@ -21,19 +19,7 @@ func TestEveryoneJoinsOverALossyPath(t *testing.T) {
 		n := newNarrow(t, srv)
 		n.lose(rand.New(rand.NewPCG(1, uint64(i))), 0.1)
 		g := newGuest(t, fmt.Sprint("guest", i), guestOptions{rewrite: n.rewrite})
-		sess, err := srv.Join(Member{Group: "group", Call: "call" + g.name, User: "user", Session: g.name}, g)
-		if err != nil {
-			t.Fatal(err)
-		}
-		g.sess = sess
-		offer, err := g.pc.CreateOffer(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := g.pc.SetLocalDescription(offer); err != nil {
-			t.Fatal(err)
-		}
-		sess.Describe(wire.Description{Type: "offer", SDP: offer.SDP})
+		g.enter(srv, "call"+g.name)
 		all.Go(func() {
 			g.accept(<-g.answers)
 			select {
