@@ -110,16 +110,14 @@ func (c *caller) stats() browserStats {
 }
 
 // total sums what has arrived of one kind of media.
-func (s browserStats) total(kind string) (packets, lost, frames int, energy float64) {
+func (s browserStats) total(kind string) (packets, frames int) {
 	for _, in := range s.Inbound {
 		if in.Kind == kind {
 			packets += in.PacketsReceived
-			lost += in.PacketsLost
 			frames += in.FramesDecoded
-			energy += in.TotalAudioEnergy
 		}
 	}
-	return packets, lost, frames, energy
+	return packets, frames
 }
 
 // hear checks that all of them receive audio for five seconds: 250 packets of
