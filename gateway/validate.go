@@ -3,16 +3,10 @@ package gateway
 import (
 	"fmt"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
-
-// mattermostIdle is the time after which Mattermost closes an idle
-// connection (its ServiceSettings.IdleTimeout).
-const mattermostIdle = 60 * time.Second
 
 // Problem is one thing wrong with a Config.
 type Problem struct {
@@ -84,59 +78,6 @@ func (c Config) validateDomain(ps *problems) {
 	}
 }
 
-func (c Config) validateUpstream(ps *problems) {
-	if len(c.Upstream) == 0 {
-		ps.add("upstream", "missing: write the URL of Mattermost, like http://127.0.0.1:8065")
-	}
-	for i, raw := range c.Upstream {
-		key := "upstream"
-		if len(c.Upstream) > 1 {
-			key = fmt.Sprintf("upstream[%d]", i)
-		}
-		if text := upstreamFault(raw); text != "" {
-			ps.add(key, "%s", text)
-		} else if slices.Index(c.Upstream, raw) < i {
-			ps.add(key, "%q is listed twice", raw)
-		}
-	}
-}
-
-// withoutUser is raw, which need not be a URL, as it may be shown: without what
-// may be a user name and a password. A password may hold any character.
-func withoutUser(raw string) string {
-	at := strings.LastIndexByte(raw, '@')
-	if at < 0 {
-		return raw
-	}
-	scheme := ""
-	if end := strings.Index(raw[:at], "://"); end >= 0 {
-		scheme = raw[:end+len("://")]
-	}
-	return scheme + "…" + raw[at:]
-}
-
-// upstreamFault says what is wrong with the base URL of an upstream, or "".
-func upstreamFault(raw string) string {
-	u, err := url.Parse(raw)
-	shown := withoutUser(raw)
-	switch {
-	case err != nil, u.Scheme == "", u.Opaque != "":
-		return fmt.Sprintf("%q is not a URL like http://127.0.0.1:8065", shown)
-	case u.User != nil:
-		return "the URL holds a user name or a password, which Mattermost does not ask for: remove it"
-	case u.Scheme != "http" && u.Scheme != "https":
-		return fmt.Sprintf("scheme %q is not supported: use http or https", u.Scheme)
-	case u.Hostname() == "":
-		return fmt.Sprintf("%q names no host", shown)
-	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.Fragment != "":
-		return fmt.Sprintf("%q has a path: write scheme, host and port only (requests keep their own path)", shown)
-	}
-	if p := u.Port(); p != "" && !isPort(p) {
-		return fmt.Sprintf("%q: port %s is not between 1 and 65535", shown, p)
-	}
-	return ""
-}
-
 func (c Config) validateListen(ps *problems) {
 	if c.Listen.HTTPS == "" {
 		ps.add("listen.https", "missing: everything arrives here, as on \":443\"")
@@ -144,23 +85,6 @@ func (c Config) validateListen(ps *problems) {
 	checkListen(ps, "listen.https", c.Listen.HTTPS)
 	checkListen(ps, "listen.http", c.Listen.HTTP)
 	checkListen(ps, "listen.udp", c.Listen.UDP)
-}
-
-func (c Config) validateProxy(ps *problems) {
-	for i, network := range c.Proxy.TrustedProxies {
-		if !isAddress(network) && !isPrefix(network) {
-			ps.add(fmt.Sprintf("proxy.trusted_proxies[%d]", i), "%q is not a network like 10.0.0.0/8 or an address", network)
-		}
-	}
-	if idle := c.Proxy.IdleTimeout; idle <= 0 || idle >= mattermostIdle {
-		ps.add("proxy.idle_timeout", "%s is not between 1s and 59s: Mattermost closes idle connections after 60s", idle)
-	}
-	if c.Proxy.MaxBody < 0 {
-		ps.add("proxy.max_body", "%d is negative: use 0 for Mattermost's own limit", c.Proxy.MaxBody)
-	}
-	if c.Proxy.Hold < 0 {
-		ps.add("proxy.hold", "%s is negative: use 0s to answer at once", c.Proxy.Hold)
-	}
 }
 
 func (c Config) validateAdmin(ps *problems) {

@@ -1,0 +1,25 @@
+package gateway
+
+import "time"
+
+// Proxy tunes the reverse proxy to Mattermost.
+type Proxy struct {
+	// TrustedProxies are the networks (CIDR, or one address) in front of us
+	// whose X-Forwarded-For and PROXY headers are believed and which may open
+	// any number of connections to the HTTPS port. Empty: nobody's.
+	TrustedProxies []string `koanf:"trusted_proxies"`
+	// IdleTimeout is how long an idle connection to Mattermost is kept. It
+	// must stay below the 60 s after which Mattermost closes its end, or a
+	// request is now and then sent into a closing connection.
+	IdleTimeout time.Duration `koanf:"idle_timeout"`
+	// MaxBody is the largest request body in bytes. 0 leaves the limit to
+	// Mattermost.
+	MaxBody int64 `koanf:"max_body"`
+	// Hold is how long a request waits while no upstream can be reached,
+	// as during a restart of Mattermost. 0 answers 502 at once.
+	Hold time.Duration `koanf:"hold"`
+}
+
+func defaultProxy() Proxy {
+	return Proxy{TrustedProxies: []string{}, IdleTimeout: 45 * time.Second, Hold: 15 * time.Second}
+}
