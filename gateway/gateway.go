@@ -62,9 +62,11 @@ type Gateway struct {
 	drain    sync.Once
 	phase    atomic.Int32 // only ever grows
 
-	reloading sync.Mutex // held through a reload, which may hang on a file
-	mu        sync.Mutex // guards the following
-	cfg       Config     // as it is in force; only a reload changes it
+	reloading sync.Mutex // held through a reload, which may hang on a file; guards the following
+	secrets   Secrets    // as they were last read
+
+	mu  sync.Mutex // guards the following
+	cfg Config     // as it is in force; only a reload changes it
 }
 
 // The phases of a Gateway.
@@ -119,6 +121,7 @@ func (g *Gateway) build(cfg Config) error {
 	if err := joinProblems(problems); err != nil {
 		return err
 	}
+	g.secrets = secrets
 	if err := g.sockets.open(cfg); err != nil {
 		return err
 	}

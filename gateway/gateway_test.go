@@ -225,7 +225,7 @@ func TestTrustedProxiesAreManyClients(t *testing.T) {
 	hangUp()
 	next := g.config()
 	next.Proxy.TrustedProxies = nil
-	if _, _, err := g.Reload(next); err != nil {
+	if _, err := g.Reload(next); err != nil {
 		t.Fatal(err)
 	}
 	silent()

@@ -3,7 +3,6 @@ package gateway
 import (
 	"fmt"
 	"log/slog"
-	"reflect"
 	"slices"
 	"strings"
 )
@@ -28,31 +27,39 @@ var hotKeys = []string{
 
 // Reload puts cfg in force as far as that is possible without a restart, and
 // reads certificate and secret files again even if their names are the same.
-// It returns the changed keys that are now in force and those that need a
-// restart. Connections, calls and relays are not touched.
+// It returns what changed. Connections, calls and relays are not touched.
 //
 // Everything is checked before anything is changed: after an error all is as it
 // was.
-func (g *Gateway) Reload(cfg Config) (applied, restart []string, err error) {
+func (g *Gateway) Reload(cfg Config) (Changes, error) {
 	g.reloading.Lock()
 	defer g.reloading.Unlock()
-	if err := g.reload(cfg); err != nil {
+	secrets, err := g.reload(cfg)
+	if err != nil {
 		g.ReloadFailed()
-		return nil, nil, err
+		return Changes{}, err
 	}
 	g.metrics.reloads.WithLabelValues(reloadDone).Inc()
-	for _, key := range changedKeys(g.cfg, cfg) {
-		if g.isHot(key) {
-			applied = append(applied, key)
-		} else {
-			restart = append(restart, key)
-		}
-	}
+	c := g.sorted(append(changes(g.cfg, cfg), changedContents(g.secrets, secrets)...))
+	g.secrets = secrets
 	next := g.merged(cfg)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.cfg = next
-	return applied, restart, nil
+	return c, nil
+}
+
+// sorted tells what is in force from what waits for a restart.
+func (g *Gateway) sorted(all []Change) Changes {
+	c := Changes{Applied: []Change{}, Restart: []Change{}} // to JSON, nothing is a list, too
+	for _, one := range all {
+		if g.isHot(one.Key) {
+			c.Applied = append(c.Applied, one)
+		} else {
+			c.Restart = append(c.Restart, one)
+		}
+	}
+	return c
 }
 
 // ReloadFailed counts a reload that ended before there was a Config to hand to
@@ -61,29 +68,31 @@ func (g *Gateway) ReloadFailed() {
 	g.metrics.reloads.WithLabelValues(reloadFailed).Inc()
 }
 
-func (g *Gateway) reload(cfg Config) error {
+// reload puts the hot keys of cfg in force and returns the secrets it has read.
+func (g *Gateway) reload(cfg Config) (Secrets, error) {
+	none := Secrets{}
 	if err := joinProblems(cfg.Validate()); err != nil {
-		return err
+		return none, err
 	}
 	next := g.merged(cfg)
 	secrets, problems := ReadSecrets(next, g.opts.ReadFile)
 	if err := joinProblems(problems); err != nil {
-		return err
+		return none, err
 	}
 	level, err := parseLevel(next.Log.Level)
 	if err != nil {
-		return err
+		return none, err
 	}
 	pool, err := g.nextPool(next)
 	if err != nil {
-		return err
+		return none, err
 	}
 	s, err := newSettings(next, pool)
 	if err != nil {
-		return err
+		return none, err
 	}
 	if err := g.certs.Reload(next.TLS); err != nil { // the last that can fail; it keeps the old one then
-		return err
+		return none, err
 	}
 	if g.turn != nil {
 		g.turn.SetSecrets(secrets.TURN)
@@ -97,7 +106,7 @@ func (g *Gateway) reload(cfg Config) error {
 	}
 	g.port.SetTrusted(s.trusted)
 	g.proxy.use(s)
-	return nil
+	return secrets, nil
 }
 
 // nextPool is the present pool, with its connections, if nothing about it
@@ -131,7 +140,8 @@ func (g *Gateway) isHot(key string) bool {
 		return false
 	}
 	return slices.ContainsFunc(hotKeys, func(hot string) bool {
-		return key == hot || strings.HasPrefix(key, hot+".")
+		rest, found := strings.CutPrefix(key, hot)
+		return found && (rest == "" || rest[0] == '.' || rest[0] == '[')
 	})
 }
 
@@ -141,29 +151,4 @@ func parseLevel(s string) (slog.Level, error) {
 		return 0, fmt.Errorf("log.level: %w", err)
 	}
 	return l, nil
-}
-
-// changedKeys lists the dotted keys whose values differ, in the order of the
-// configuration.
-func changedKeys(old, next Config) []string {
-	return diff(reflect.ValueOf(old), reflect.ValueOf(next), "")
-}
-
-func diff(old, next reflect.Value, prefix string) []string {
-	var keys []string
-	for i := range old.NumField() {
-		name, option, _ := strings.Cut(old.Type().Field(i).Tag.Get("koanf"), ",")
-		key := prefix + name
-		a, b := old.Field(i), next.Field(i)
-		switch {
-		case option == "squash":
-			keys = append(keys, diff(a, b, prefix)...)
-		case a.Kind() == reflect.Struct:
-			keys = append(keys, diff(a, b, key+".")...)
-		case a.Kind() == reflect.Slice && a.Len() == 0 && b.Len() == 0: // nil and empty are the same to an administrator
-		case !reflect.DeepEqual(a.Interface(), b.Interface()):
-			keys = append(keys, key)
-		}
-	}
-	return keys
 }

@@ -16,7 +16,7 @@ import (
 )
 
 func TestChangedKeysAreNamedAsInTheFile(t *testing.T) {
-	if keys := changedKeys(Default(), Default()); len(keys) != 0 {
+	if keys := keysOf(changes(Default(), Default())); len(keys) != 0 {
 		t.Errorf("nothing changed, but %v", keys)
 	}
 	for want, edit := range map[string]func(*Config){
@@ -32,10 +32,17 @@ func TestChangedKeysAreNamedAsInTheFile(t *testing.T) {
 	} {
 		c := Default()
 		edit(&c)
-		if got := strings.Join(changedKeys(Default(), c), " "); got != want {
+		if got := strings.Join(keysOf(changes(Default(), c)), " "); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
+}
+
+func keysOf(changes []Change) (keys []string) {
+	for _, c := range changes {
+		keys = append(keys, c.Key)
+	}
+	return keys
 }
 
 // Every hot key must exist and be taken over by merged, or a reload would claim
@@ -50,17 +57,17 @@ func TestHotKeysAreMerged(t *testing.T) {
 	next.Log.Level = "debug"
 	next.Drain = Drain{Timeout: 1, WebsocketSpread: 1}
 	g := &Gateway{cfg: old, opts: Options{Level: new(slog.LevelVar)}}
-	if rest := changedKeys(g.merged(next), next); len(rest) != 0 {
+	if rest := keysOf(changes(g.merged(next), next)); len(rest) != 0 {
 		t.Errorf("not merged: %v", rest)
 	}
-	for _, key := range changedKeys(old, next) {
+	for _, key := range keysOf(changes(old, next)) {
 		if !g.isHot(key) {
 			t.Errorf("%s is merged but not hot", key)
 		}
 	}
 	for _, hot := range hotKeys {
 		hit := false
-		for _, key := range changedKeys(old, next) {
+		for _, key := range keysOf(changes(old, next)) {
 			hit = hit || key == hot || strings.HasPrefix(key, hot+".")
 		}
 		if !hit {
@@ -68,7 +75,7 @@ func TestHotKeysAreMerged(t *testing.T) {
 		}
 	}
 	g.opts.Level = nil
-	if rest := changedKeys(g.merged(next), next); !cmp.Equal(rest, []string{"log.level"}) || g.isHot("log.level") {
+	if rest := keysOf(changes(g.merged(next), next)); !cmp.Equal(rest, []string{"log.level"}) || g.isHot("log.level") {
 		t.Errorf("without a level to set: %v", rest)
 	}
 }
@@ -85,15 +92,24 @@ func TestReload(t *testing.T) {
 	next.Proxy.MaxBody = 4
 	next.Domain = "other.example.com"
 	next.Listen.HTTP = ""
-	applied, restart, err := g.Reload(next)
+	now := g.config()
+	got, err := g.Reload(next)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]string{"upstream", "tls.hsts", "proxy.max_body"}, applied); d != "" {
-		t.Errorf("applied (-want +got):\n%s", d)
+	restart := []Change{
+		{Key: "domain", Old: "localhost", New: "other.example.com"},
+		{Key: "listen.http", Old: now.Listen.HTTP, New: `""`},
 	}
-	if d := cmp.Diff([]string{"domain", "listen.http"}, restart); d != "" {
-		t.Errorf("restart (-want +got):\n%s", d)
+	if d := cmp.Diff(Changes{
+		Applied: []Change{
+			{Key: "upstream", Old: "[" + now.Upstream[0] + "]", New: "[" + other.url() + "]"},
+			{Key: "tls.hsts", Old: "0s", New: "1h"},
+			{Key: "proxy.max_body", Old: "0", New: "4"},
+		},
+		Restart: restart,
+	}, got); d != "" {
+		t.Errorf("-want +got:\n%s", d)
 	}
 	for body, want := range map[string]int{"": 200, "12345": 413} {
 		resp, _ := ask(t, c, request(t, http.MethodPost, "https://"+g.Addrs().HTTPS+"/plugins/mirror/", body))
@@ -105,8 +121,8 @@ func TestReload(t *testing.T) {
 		t.Errorf("upstreams: %+v", ups)
 	}
 	// What needs a restart is still said the next time.
-	if applied, restart, err = g.Reload(next); err != nil || len(applied) != 0 || !cmp.Equal(restart, []string{"domain", "listen.http"}) {
-		t.Errorf("again: %v %v %v", applied, restart, err)
+	if got, err = g.Reload(next); err != nil || len(got.Applied) != 0 || !cmp.Equal(got.Restart, restart) {
+		t.Errorf("again: %v %v", got, err)
 	}
 }
 
@@ -127,7 +143,7 @@ func TestStopWhileAReloadHangs(t *testing.T) {
 	hang.Store(true)
 	reloaded := make(chan error, 1)
 	go func() {
-		_, _, err := g.Reload(next)
+		_, err := g.Reload(next)
 		reloaded <- err
 	}()
 	<-hangs
@@ -160,8 +176,8 @@ func TestBadReloadChangesNothing(t *testing.T) {
 	for name, edit := range bad {
 		next := g.config()
 		edit(&next)
-		if applied, restart, err := g.Reload(next); err == nil || applied != nil || restart != nil {
-			t.Errorf("%s: %v %v %v", name, applied, restart, err)
+		if got, err := g.Reload(next); err == nil || len(got.Applied)+len(got.Restart) > 0 {
+			t.Errorf("%s: %v %v", name, got, err)
 		} else if name == "secret missing" && !errors.Is(err, os.ErrNotExist) && !strings.Contains(err.Error(), "turn.secret_file") {
 			t.Errorf("%s: error does not say what: %v", name, err)
 		}

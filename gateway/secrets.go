@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -32,6 +33,14 @@ type Secrets struct {
 	// Clients holds the key of each declared rtcd client by its id. Empty
 	// unless sfu.mode is rtcd.
 	Clients map[string][]byte
+
+	files []readFile // that they come from
+}
+
+// A readFile is a file that was read, and what tells its content from another.
+type readFile struct {
+	SecretFile
+	sum [sha256.Size]byte
 }
 
 // SecretFile is a file with a secret, and the key that names it.
@@ -86,14 +95,15 @@ func ReadSecrets(c Config, read func(name string) ([]byte, error)) (Secrets, []P
 		read = readSecretFile
 	}
 	var ps problems
+	s := Secrets{Clients: map[string][]byte{}}
 	get := func(f SecretFile, least, most int) []byte {
 		secret, err := readSecret(f.Name, read, least, most)
 		if err != nil {
 			ps.add(f.Key, "%v", err)
 		}
+		s.files = append(s.files, readFile{f, sha256.Sum256(secret)})
 		return secret
 	}
-	s := Secrets{Clients: map[string][]byte{}}
 	for _, f := range c.accountKeyFiles() {
 		s.EAB = get(f, 1, maxAccountKey)
 		if _, err := tls.DecodeAccountKey(s.EAB); err != nil && s.EAB != nil {

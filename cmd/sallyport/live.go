@@ -1,0 +1,70 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+
+	"sallyport/gateway"
+)
+
+// A reloader takes a new configuration while it runs, and says what changed.
+type reloader interface {
+	Reload(gateway.Config) (gateway.Changes, error)
+	// ReloadFailed counts a configuration that could not even be loaded.
+	ReloadFailed()
+}
+
+// live is the configuration of a running gateway. Whoever wants a reload, a
+// signal or a command, calls reload.
+type live struct {
+	gateway reloader
+	logger  *slog.Logger
+	file    string // "" if there is none
+
+	mu sync.Mutex // one reload at a time, from the reading on
+}
+
+// reload reads the whole configuration again and applies what can be applied. If
+// anything is wrong with it, everything stays as it is. The result is logged, and
+// returned for whoever asked.
+func (l *live) reload() (gateway.Changes, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	next := load(l.file, os.Environ())
+	if len(next.faults) > 0 {
+		l.gateway.ReloadFailed()
+		return gateway.Changes{}, l.refuse(next.faults)
+	}
+	logWarnings(l.logger, next)
+	changes, err := l.gateway.Reload(next.Config)
+	if err != nil {
+		l.logger.Error("reload refused", "err", err)
+		return gateway.Changes{}, err
+	}
+	l.logger.Info("configuration reloaded", "applied", sentence(changes.Applied))
+	if len(changes.Restart) > 0 {
+		l.logger.Warn("restart needed", "for", sentence(changes.Restart))
+	}
+	return changes, nil
+}
+
+// refuse logs each fault and makes one error of all.
+func (l *live) refuse(faults []complaint) error {
+	var errs []error
+	for _, f := range faults {
+		l.logger.Error("reload refused", "err", f.String())
+		errs = append(errs, errors.New(f.String()))
+	}
+	return errors.Join(errs...)
+}
+
+func sentence(changes []gateway.Change) string {
+	out := make([]string, len(changes))
+	for i, c := range changes {
+		out[i] = c.String()
+	}
+	return strings.Join(out, "; ")
+}
