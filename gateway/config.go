@@ -37,6 +37,8 @@ type Config struct {
 	Log Log `koanf:"log"`
 	// Drain bounds an orderly stop.
 	Drain Drain `koanf:"drain"`
+	// Reload says what starts a reload, beside a signal or a command.
+	Reload Reload `koanf:"reload"`
 }
 
 // Listen holds the public listeners, each as "[address]:port". An empty
@@ -72,7 +74,7 @@ type Admin struct {
 type Log struct {
 	// Level is debug, info, warn or error. A reload applies it.
 	Level string `koanf:"level"`
-	// Format is json or text.
+	// Format is json or text. A reload applies it.
 	Format string `koanf:"format"`
 }
 
@@ -85,6 +87,13 @@ type Drain struct {
 	// Mattermost's clients are closed, so that they do not all come back in
 	// the same second.
 	WebsocketSpread time.Duration `koanf:"websocket_spread"`
+}
+
+// Reload says what starts a reload.
+type Reload struct {
+	// Watch lets a change of the configuration file, or of a secret that it
+	// names, do it.
+	Watch bool `koanf:"watch"`
 }
 
 // The values of keys that take one of a few words.

@@ -27,6 +27,9 @@ type Options struct {
 	// Level is set by a reload that changes log.level; nil: that key then
 	// needs a restart.
 	Level *slog.LevelVar
+	// TextLog is set by a reload that changes log.format: whether that is text;
+	// nil: that key then needs a restart.
+	TextLog *atomic.Bool
 	// ReadFile reads the secret files; nil reads them from the disk.
 	ReadFile func(name string) ([]byte, error)
 	// SelfTest is how often the way through TURN is tested; 0: every minute.

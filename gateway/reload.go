@@ -14,15 +14,16 @@ const (
 )
 
 // hotKeys are the keys, or sections, that a reload applies. All others need a
-// restart. (log.level needs one, too, if Options.Level is nil.)
+// restart. (Those of the log need one, too, if Options cannot change them.)
 var hotKeys = []string{
 	"upstream",
 	"tls.cert_file", "tls.key_file", "tls.names", "tls.hsts",
 	"proxy",
 	"turn.secret_file", "turn.previous_secret_file",
 	"sfu.api.clients",
-	"log.level",
+	"log.level", "log.format",
 	"drain",
+	"reload",
 }
 
 // Reload puts cfg in force as far as that is possible without a restart, and
@@ -104,6 +105,9 @@ func (g *Gateway) reload(cfg Config) (Secrets, error) {
 	if g.opts.Level != nil {
 		g.opts.Level.Set(level)
 	}
+	if g.opts.TextLog != nil {
+		g.opts.TextLog.Store(next.Log.Format == "text")
+	}
 	g.port.SetTrusted(s.trusted)
 	g.proxy.use(s)
 	return secrets, nil
@@ -131,12 +135,15 @@ func (g *Gateway) merged(next Config) Config {
 	if g.opts.Level != nil {
 		c.Log.Level = next.Log.Level
 	}
-	c.Drain = next.Drain
+	if g.opts.TextLog != nil {
+		c.Log.Format = next.Log.Format
+	}
+	c.Drain, c.Reload = next.Drain, next.Reload
 	return c
 }
 
 func (g *Gateway) isHot(key string) bool {
-	if key == "log.level" && g.opts.Level == nil {
+	if key == "log.level" && g.opts.Level == nil || key == "log.format" && g.opts.TextLog == nil {
 		return false
 	}
 	return slices.ContainsFunc(hotKeys, func(hot string) bool {

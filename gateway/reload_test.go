@@ -54,9 +54,10 @@ func TestHotKeysAreMerged(t *testing.T) {
 	next.Proxy = Proxy{TrustedProxies: []string{"::1"}, IdleTimeout: 1, MaxBody: 1, Hold: 1}
 	next.TURN.SecretFile, next.TURN.PreviousSecretFile = "s", "p"
 	next.SFU.API.Clients = []rtcd.Client{{ID: "a"}}
-	next.Log.Level = "debug"
+	next.Log.Level, next.Log.Format = "debug", "text"
 	next.Drain = Drain{Timeout: 1, WebsocketSpread: 1}
-	g := &Gateway{cfg: old, opts: Options{Level: new(slog.LevelVar)}}
+	next.Reload.Watch = true
+	g := &Gateway{cfg: old, opts: Options{Level: new(slog.LevelVar), TextLog: new(atomic.Bool)}}
 	if rest := keysOf(changes(g.merged(next), next)); len(rest) != 0 {
 		t.Errorf("not merged: %v", rest)
 	}
@@ -74,9 +75,9 @@ func TestHotKeysAreMerged(t *testing.T) {
 			t.Errorf("%s is hot but not merged", hot)
 		}
 	}
-	g.opts.Level = nil
-	if rest := keysOf(changes(g.merged(next), next)); !cmp.Equal(rest, []string{"log.level"}) || g.isHot("log.level") {
-		t.Errorf("without a level to set: %v", rest)
+	g.opts.Level, g.opts.TextLog = nil, nil
+	if rest := keysOf(changes(g.merged(next), next)); !cmp.Equal(rest, []string{"log.level", "log.format"}) || g.isHot("log.level") || g.isHot("log.format") {
+		t.Errorf("with nothing to set: %v", rest)
 	}
 }
 

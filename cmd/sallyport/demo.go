@@ -56,9 +56,8 @@ func runDemo(args []string) int {
 	if code, ok := parseFlags(flags, args); !ok {
 		return code
 	}
-	level := new(slog.LevelVar)
-	logger := newLogger(os.Stderr, gateway.Log{Level: f.log, Format: "text"}, level)
-	d, err := newDemo(f, logger, level)
+	logger, _ := newLogger(os.Stderr, gateway.Log{Level: f.log, Format: "text"})
+	d, err := newDemo(f, logger)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "sallyport demo:", portHint(err, f))
 		return 1
@@ -77,7 +76,7 @@ type demonstration struct {
 	stop     chan struct{}
 }
 
-func newDemo(f demoFlags, logger *slog.Logger, level *slog.LevelVar) (*demonstration, error) {
+func newDemo(f demoFlags, logger *slog.Logger) (*demonstration, error) {
 	cfg, err := f.config()
 	if err != nil {
 		return nil, err
@@ -89,7 +88,7 @@ func newDemo(f demoFlags, logger *slog.Logger, level *slog.LevelVar) (*demonstra
 	cfg.Upstream = []string{"http://" + ln.Addr().String()}
 	secret, key := []byte(rand.Text()), []byte(rand.Text()+rand.Text())
 	g, err := gateway.New(cfg, gateway.Options{
-		Logger: logger, Level: level, Version: build(),
+		Logger: logger, Version: build(),
 		ReadFile: memoryFiles(map[string][]byte{demoSecretFile: secret, demoKeyFile: key}),
 	})
 	if err != nil {

@@ -28,7 +28,7 @@ func freePorts() demoFlags {
 // TestDemo runs the demo on free ports: page, configuration and rtcd API
 // answer, and a signal ends it.
 func TestDemo(t *testing.T) {
-	d, err := newDemo(freePorts(), slog.New(slog.DiscardHandler), new(slog.LevelVar))
+	d, err := newDemo(freePorts(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +93,7 @@ func body(t *testing.T, c *http.Client, url string) string {
 
 // TestDemoEndsWithItsContext: the second signal cancels it.
 func TestDemoEndsWithItsContext(t *testing.T) {
-	d, err := newDemo(freePorts(), slog.New(slog.DiscardHandler), new(slog.LevelVar))
+	d, err := newDemo(freePorts(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func TestDemoSaysWhichFlagMovesThePort(t *testing.T) {
 	for name, edit := range tests {
 		f := freePorts()
 		edit(&f)
-		_, err := newDemo(f, slog.New(slog.DiscardHandler), new(slog.LevelVar))
+		_, err := newDemo(f, slog.New(slog.DiscardHandler))
 		if err == nil {
 			t.Errorf("%s: the demo started on a taken port", name)
 			continue

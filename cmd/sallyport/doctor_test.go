@@ -20,7 +20,7 @@ import (
 // TestDoctorOfDemo examines a running demo: nothing fails, and what the demo
 // has is looked at.
 func TestDoctorOfDemo(t *testing.T) {
-	d, err := newDemo(freePorts(), slog.New(slog.DiscardHandler), new(slog.LevelVar))
+	d, err := newDemo(freePorts(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,16 +24,25 @@ type live struct {
 	logger  *slog.Logger
 	file    string // "" if there is none
 
-	mu sync.Mutex // one reload at a time, from the reading on
+	reloading sync.Mutex // one at a time, from the reading on
+
+	mu   sync.Mutex // guards the following
+	last loaded     // that was without faults; the gateway may have refused it
+	seen digest     // of the files, when they were last read
+}
+
+// newLive returns the configuration of g, which was made of first.
+func newLive(g reloader, logger *slog.Logger, first loaded) *live {
+	return &live{gateway: g, logger: logger, file: first.file, last: first, seen: digestOf(sum(first.file), first)}
 }
 
 // reload reads the whole configuration again and applies what can be applied. If
 // anything is wrong with it, everything stays as it is. The result is logged, and
 // returned for whoever asked.
 func (l *live) reload() (gateway.Changes, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	next := load(l.file, os.Environ())
+	l.reloading.Lock()
+	defer l.reloading.Unlock()
+	next := l.load()
 	if len(next.faults) > 0 {
 		l.gateway.ReloadFailed()
 		return gateway.Changes{}, l.refuse(next.faults)
@@ -49,6 +58,20 @@ func (l *live) reload() (gateway.Changes, error) {
 		l.logger.Warn("restart needed", "for", sentence(changes.Restart))
 	}
 	return changes, nil
+}
+
+// load reads the file. The digest is of what was there before that, and before
+// the gateway reads the secrets, so that a change meanwhile is not missed.
+func (l *live) load() loaded {
+	file := sum(l.file)
+	next := load(l.file, os.Environ())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(next.faults) == 0 {
+		l.last = next
+	}
+	l.seen = digestOf(file, l.last)
+	return next
 }
 
 // refuse logs each fault and makes one error of all.

@@ -49,7 +49,7 @@ func TestReload(t *testing.T) {
 					return a
 				},
 			}))
-			changes, err := (&live{gateway: f, logger: logger, file: name}).reload()
+			changes, err := newLive(f, logger, load(name, nil)).reload()
 			if failed := test.err != nil || test.calls == 0; failed != (err != nil) || !failed && len(changes.Restart) != len(test.restart) {
 				t.Errorf("returned %+v, %v", changes, err)
 			}

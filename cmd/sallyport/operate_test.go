@@ -1,14 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -116,19 +114,6 @@ func TestSIGHUPWhileAReloadHangs(t *testing.T) {
 			t.Errorf("%d reloads, want 2", reloads)
 		}
 	})
-}
-
-func TestNewLogger(t *testing.T) {
-	var out bytes.Buffer
-	level := new(slog.LevelVar)
-	l := newLogger(&out, gateway.Log{Level: "warn", Format: "json"}, level)
-	l.Info("hidden")
-	l.Warn("shown")
-	level.Set(slog.LevelDebug)
-	l.Debug("shown later")
-	if got := out.String(); strings.Contains(got, "hidden") || strings.Count(got, "\n") != 2 || !strings.HasPrefix(got, `{"time":`) {
-		t.Errorf("logged %q", got)
-	}
 }
 
 func TestNotifySystemd(t *testing.T) {

@@ -4,9 +4,9 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
+	"time"
 
 	"sallyport/gateway"
 )
@@ -23,12 +23,11 @@ func serve(args []string) int {
 		printComplaints(os.Stderr, "", l.faults)
 		return 1
 	}
-	level := new(slog.LevelVar)
-	logger := newLogger(os.Stderr, l.Log, level)
+	logger, log := newLogger(os.Stderr, l.Log)
 	logWarnings(logger, l)
 	limitMemory(logger)
 	spareMemory()
-	g, err := gateway.New(l.Config, gateway.Options{Logger: logger, Level: level, Version: build()})
+	g, err := gateway.New(l.Config, gateway.Options{Logger: logger, Level: &log.level, TextLog: &log.text, Version: build()})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "sallyport:", err)
 		return 1
@@ -36,22 +35,9 @@ func serve(args []string) int {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	go func() { _ = newThrift(logger).Run(ctx) }()
-	running := &live{gateway: g, logger: logger, file: *name}
+	running := newLive(g, logger, l)
+	go running.watch(ctx, time.Tick(watchInterval))
 	return operate(g, logger, func() { _, _ = running.reload() })
-}
-
-// newLogger returns a logger as c has it. level is set from c, and may be
-// changed later.
-func newLogger(w io.Writer, c gateway.Log, level *slog.LevelVar) *slog.Logger {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(c.Level)); err == nil {
-		level.Set(l)
-	}
-	options := &slog.HandlerOptions{Level: level}
-	if c.Format == "text" {
-		return slog.New(slog.NewTextHandler(w, options))
-	}
-	return slog.New(slog.NewJSONHandler(w, options))
 }
 
 func logWarnings(logger *slog.Logger, l loaded) {
