@@ -18,6 +18,12 @@ type Proxy struct {
 	// Hold is how long a request waits while no upstream can be reached,
 	// as during a restart of Mattermost. 0 answers 502 at once.
 	Hold time.Duration `koanf:"hold"`
+	// UpstreamCAFile is the PEM file with the CAs that upstreams over https
+	// are trusted by. Empty: those of the system.
+	UpstreamCAFile string `koanf:"upstream_ca_file"`
+	// UpstreamServerName is the name in the certificate of such upstreams.
+	// Empty: the host in their URL.
+	UpstreamServerName string `koanf:"upstream_server_name"`
 }
 
 func defaultProxy() Proxy {

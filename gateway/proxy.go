@@ -64,7 +64,7 @@ func (p *proxy) use(s *settings) {
 	}
 	p.metrics.upstream.Reset()
 	for _, u := range s.pool.upstreams {
-		u.attach(p.metrics.upstream.WithLabelValues(u.url.Host), p.logger)
+		u.attach(p.metrics.upstream.WithLabelValues(u.name), p.logger)
 	}
 	if old != nil {
 		old.pool.transport.CloseIdleConnections()
@@ -78,6 +78,9 @@ type exchange struct {
 	upgrade bool       // it asks for a WebSocket
 	id      string     // given to the client on an error page; "" until then
 	err     error      // why it failed
+
+	node  *upstream // that has a WebSocket's handshake
+	leave func()    // ends the count of that WebSocket there; nil if there is none
 }
 
 // exchangeKey is the context key of a request's *exchange.
@@ -127,7 +130,18 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // RoundTrip implements http.RoundTripper with the pool the request began with.
 func (p *proxy) RoundTrip(r *http.Request) (*http.Response, error) {
-	return exchangeOf(r.Context()).pool.RoundTrip(r)
+	x := exchangeOf(r.Context())
+	if !x.upgrade {
+		return x.pool.RoundTrip(r)
+	}
+	var resp *http.Response
+	var err error
+	x.leave, err = x.pool.webSocket(r.Context(), func(u *upstream) (err error) {
+		x.node = u
+		resp, err = x.pool.transport.RoundTrip(outgoing(r, u, &heldBody{ReadCloser: r.Body}))
+		return err
+	})
+	return resp, err
 }
 
 // modify sees every answer of an upstream before the client does.

@@ -3,7 +3,7 @@ package gateway
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -135,8 +137,15 @@ func TestUpstreamOverTLS(t *testing.T) {
 		_, _ = io.WriteString(w, "secure")
 	}))
 	defer upstream.Close()
-	rig := startProxy(t, func(c *Config) { c.Upstream = []string{upstream.URL} })
-	rig.settings.Load().pool.transport.TLSClientConfig = &tls.Config{RootCAs: rig.roots}
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	root := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: upstream.Certificate().Raw})
+	if err := os.WriteFile(ca, root, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	rig := startProxy(t, func(c *Config) {
+		c.Upstream = []string{upstream.URL}
+		c.Proxy.UpstreamCAFile, c.Proxy.UpstreamServerName = ca, "example.com"
+	})
 	if resp, body := rig.get("/"); resp.StatusCode != 200 || body != "secure" {
 		t.Errorf("%d %q", resp.StatusCode, body)
 	}

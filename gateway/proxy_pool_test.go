@@ -38,14 +38,14 @@ func TestARestartOfMattermostIsNotSeen(t *testing.T) {
 		go send([]*http.Client{rig.h1, rig.h2}[i%2], http.MethodGet, "")
 	}
 	up := rig.settings.Load().pool.upstreams[0]
-	eventually(t, "upstream seen as down", up.down.Load)
+	eventually(t, "upstream seen as down", func() bool { return up.level() != healthy })
 	// Not earlier: a POST into the connection that is just dying may have been
 	// carried out, so it must fail.
 	for i := range n {
 		go send([]*http.Client{rig.h1, rig.h2}[i%2], http.MethodPost, "keep me")
 	}
 	eventually(t, "all requests wait", func() bool { return metric(rig.metrics.inFlight) == 2*n })
-	if metric(rig.metrics.upstream.WithLabelValues(up.url.Host)) != 0 {
+	if metric(rig.metrics.upstream.WithLabelValues(up.name)) != 0 {
 		t.Error("sallyport_upstream_up is not 0")
 	}
 	time.AfterFunc(1200*time.Millisecond, rig.mm.start)
@@ -62,7 +62,7 @@ func TestARestartOfMattermostIsNotSeen(t *testing.T) {
 	if posts != n {
 		t.Errorf("%d of %d POSTs arrived with their body", posts, n)
 	}
-	if metric(rig.metrics.upstream.WithLabelValues(up.url.Host)) != 1 {
+	if metric(rig.metrics.upstream.WithLabelValues(up.name)) != 1 {
 		t.Error("sallyport_upstream_up is not 1 again")
 	}
 }
@@ -100,7 +100,7 @@ func TestNoRequestFailsDuringARestart(t *testing.T) {
 		before := good.Load()
 		eventually(t, "requests succeed", func() bool { return good.Load() > before+50 })
 		rig.mm.stop()
-		eventually(t, "the upstream is down", rig.settings.Load().pool.upstreams[0].down.Load)
+		eventually(t, "the upstream is down", func() bool { return rig.settings.Load().pool.upstreams[0].level() != healthy })
 		rig.mm.start()
 	}
 	before := good.Load()
@@ -193,10 +193,10 @@ func TestSeveralUpstreams(t *testing.T) {
 		}
 	}
 	ups := rig.settings.Load().pool.upstreams
-	eventually(t, "one is seen as down", ups[0].down.Load)
+	eventually(t, "one is seen as down", func() bool { return ups[0].level() != healthy })
 	one.start()
 	judge(ups, []error{rig.settings.Load().pool.probe(t.Context(), ups[0]), nil}, map[*upstream]int{})
-	if ups[0].down.Load() {
+	if ups[0].level() != healthy {
 		t.Error("the probe did not see it come back")
 	}
 }
@@ -204,21 +204,21 @@ func TestSeveralUpstreams(t *testing.T) {
 func TestProbeNeedsTwoSlowAnswers(t *testing.T) {
 	u, misses := &upstream{}, map[*upstream]int{}
 	judge([]*upstream{u}, []error{context.DeadlineExceeded}, misses)
-	if u.down.Load() {
+	if u.level() != healthy {
 		t.Error("down after one slow answer")
 	}
 	judge([]*upstream{u}, []error{nil}, misses)
 	judge([]*upstream{u}, []error{context.DeadlineExceeded}, misses)
-	if u.down.Load() {
+	if u.level() != healthy {
 		t.Error("down after two slow answers with a good one between")
 	}
 	judge([]*upstream{u}, []error{context.DeadlineExceeded}, misses)
-	if !u.down.Load() {
+	if u.level() == healthy {
 		t.Error("up after two slow answers")
 	}
 	v := &upstream{}
 	judge([]*upstream{v}, []error{&dialError{net.ErrClosed}}, misses)
-	if !v.down.Load() {
+	if v.level() == healthy {
 		t.Error("up although it cannot be dialled")
 	}
 	if len(misses) != 1 {
@@ -244,17 +244,17 @@ func TestSlowUpstreamIsUsedIfThereIsNoOther(t *testing.T) {
 		ups[0].failed(context.DeadlineExceeded)
 		ups[1].failed(&dialError{net.ErrClosed})
 		r := request(t, http.MethodGet, "http://x/", "")
-		resp, err := rig.settings.Load().pool.once(r, &heldBody{})
+		resp, err := rig.settings.Load().pool.RoundTrip(r)
 		if err != nil {
 			t.Fatalf("a slow upstream is treated as if it were away: %v", err)
 		}
 		_ = resp.Body.Close()
 	}
-	if !ups[0].down.Load() {
+	if ups[0].level() == healthy {
 		t.Error("up again because of answers, although no probe found it quick")
 	}
 	judge(ups, []error{nil, &dialError{net.ErrClosed}}, misses)
-	if ups[0].down.Load() {
+	if ups[0].level() != healthy {
 		t.Error("down although a probe found it quick")
 	}
 }

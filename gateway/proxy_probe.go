@@ -68,7 +68,7 @@ func judge(upstreams []*upstream, results []error, misses map[*upstream]int) {
 func (p *pool) probe(ctx context.Context, u *upstream) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.url.JoinPath("/api/v4/system/ping").String(), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.scheme+"://"+u.host+"/api/v4/system/ping", nil)
 	if err != nil {
 		return err
 	}

@@ -117,10 +117,11 @@ func (g *Gateway) reload(cfg Config) (Secrets, error) {
 // changes.
 func (g *Gateway) nextPool(next Config) (*pool, error) {
 	now := g.proxy.settings.Load().pool
-	if slices.Equal(g.cfg.Upstream, next.Upstream) && g.cfg.Proxy.IdleTimeout == next.Proxy.IdleTimeout && g.cfg.Proxy.Hold == next.Proxy.Hold {
+	pool, err := newPool(next.Upstream, next.Proxy, now.upstreams)
+	if err == nil && pool.same(now) {
 		return now, nil
 	}
-	return newPool(next.Upstream, next.Proxy, now.upstreams)
+	return pool, err
 }
 
 // merged is the configuration in force once next was reloaded: the present one

@@ -23,7 +23,7 @@ func (g *Gateway) Status() admin.Status {
 		s.Certificate.DaysLeft = int(time.Until(c.NotAfter).Hours() / 24)
 	}
 	for _, u := range g.proxy.settings.Load().pool.upstreams {
-		n := admin.Upstream{URL: u.url.String(), Up: !u.down.Load()}
+		n := admin.Upstream{URL: u.url.String(), Up: u.level() == healthy}
 		if why := u.reason.Load(); why != nil && !n.Up {
 			n.Error = *why
 		}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ func (c Config) validateUpstream(ps *problems) {
 	if len(c.Upstream) == 0 {
 		ps.add("upstream", "missing: write the URL of Mattermost, like http://127.0.0.1:8065")
 	}
+	var names []string
 	for i, raw := range c.Upstream {
 		key := "upstream"
 		if len(c.Upstream) > 1 {
@@ -23,11 +25,16 @@ func (c Config) validateUpstream(ps *problems) {
 		}
 		if text := upstreamFault(raw); text != "" {
 			ps.add(key, "%s", text)
-		} else if slices.Index(c.Upstream, raw) < i {
+		} else if name := upstreamName(raw); slices.Contains(names, name) {
 			ps.add(key, "%q is listed twice", raw)
+		} else {
+			names = append(names, name)
 		}
 	}
 }
+
+// maxSocketPath is what Linux has room for in the address of a Unix socket.
+const maxSocketPath = 107
 
 // withoutUser is raw, which need not be a URL, as it may be shown: without what
 // may be a user name and a password. A password may hold any character.
@@ -50,10 +57,16 @@ func upstreamFault(raw string) string {
 	switch {
 	case err != nil, u.Scheme == "", u.Opaque != "":
 		return fmt.Sprintf("%q is not a URL like http://127.0.0.1:8065", shown)
+	case u.Scheme == "unix" && (u.Host != "" || !path.IsAbs(u.Path) || u.RawQuery != "" || u.Fragment != ""):
+		return fmt.Sprintf("%q is not a Unix socket like unix:/run/mattermost/http.sock", shown)
+	case u.Scheme == "unix" && len(u.Path) > maxSocketPath:
+		return fmt.Sprintf("the path of a Unix socket has %d bytes at most, this one %d", maxSocketPath, len(u.Path))
+	case u.Scheme == "unix":
+		return ""
 	case u.User != nil:
 		return "the URL holds a user name or a password, which Mattermost does not ask for: remove it"
 	case u.Scheme != "http" && u.Scheme != "https":
-		return fmt.Sprintf("scheme %q is not supported: use http or https", u.Scheme)
+		return fmt.Sprintf("scheme %q is not supported: use http, https or unix", u.Scheme)
 	case u.Hostname() == "":
 		return fmt.Sprintf("%q names no host", shown)
 	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.Fragment != "":
@@ -63,6 +76,15 @@ func upstreamFault(raw string) string {
 		return fmt.Sprintf("%q: port %s is not between 1 and 65535", shown, p)
 	}
 	return ""
+}
+
+// upstreamName is what tells the upstream at raw, a good URL, from others.
+func upstreamName(raw string) string {
+	u, err := newUpstream(raw)
+	if err != nil {
+		return raw
+	}
+	return u.address()
 }
 
 func (c Config) validateProxy(ps *problems) {
@@ -79,5 +101,8 @@ func (c Config) validateProxy(ps *problems) {
 	}
 	if c.Proxy.Hold < 0 {
 		ps.add("proxy.hold", "%s is negative: use 0s to answer at once", c.Proxy.Hold)
+	}
+	if name := c.Proxy.UpstreamServerName; name != "" && !isHostName(name) && !isAddress(name) {
+		ps.add("proxy.upstream_server_name", "%q is not a host name in lower case, like mattermost.internal", name)
 	}
 }
