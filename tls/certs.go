@@ -210,9 +210,16 @@ func (c *Certificates) policy(minVersion uint16) *policy {
 // certificate answers a handshake and takes the connection's slot, since what
 // follows is the signature.
 func (c *Certificates) certificate(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	ctx := h.Context()
+	p, ours := h.Conn.(*peeked)
+	if ours {
+		var cancel func()
+		ctx, cancel = context.WithDeadline(ctx, p.until)
+		defer cancel()
+	}
 	select {
 	case <-c.provider.ready():
-	case <-h.Context().Done():
+	case <-ctx.Done():
 		return nil, errNoCertificate
 	}
 	cert, err := c.provider.certificate(h)
@@ -222,8 +229,8 @@ func (c *Certificates) certificate(h *tls.ClientHelloInfo) (*tls.Certificate, er
 		}
 		return nil, err
 	}
-	if p, ok := h.Conn.(*peeked); ok {
-		if err := p.enter(h.Context()); err != nil {
+	if ours {
+		if err := p.enter(ctx); err != nil {
 			return nil, err
 		}
 	}

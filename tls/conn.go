@@ -1,10 +1,14 @@
 package tls
 
 import (
+	"container/list"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"io"
 	"net"
+	"slices"
+	"time"
 )
 
 // A peeked conn is a TCP connection whose first bytes were read to classify it;
@@ -21,8 +25,12 @@ type peeked struct {
 	net.Conn
 	head []byte // what is still to be read again
 
-	slots *slots // nil outside handshakes
+	until time.Time // when its handshake must be over
+	slots *slots    // nil outside handshakes
 	held  bool
+
+	unanswered *crowd // nil outside handshakes
+	spot       *list.Element
 
 	writer io.Writer // of what is written; nil: the connection
 
@@ -50,8 +58,13 @@ func (c *peeked) Read(b []byte) (int, error) {
 	}
 	if len(c.head) > 0 {
 		n := copy(b, c.head)
-		c.head = c.head[n:]
+		if c.head = c.head[n:]; len(c.head) == 0 {
+			c.head = nil // of use no more
+		}
 		return n, nil
+	}
+	if c.unanswered != nil && c.spot == nil {
+		c.spot = c.unanswered.enter(c)
 	}
 	return c.Conn.Read(b)
 }
@@ -79,6 +92,40 @@ func (c *peeked) classify() (kind, error) {
 	head, k, err := peek(c, classifyOuter)
 	c.head = append(head, c.head...)
 	return k, err
+}
+
+// readRecord reads on until head holds the first TLS record, whose header ends
+// with its length (RFC 8446 §5.1). It takes no more memory than twice what has
+// come. Records that are too long it leaves to crypto/tls to refuse.
+func (c *peeked) readRecord() error {
+	const header, most = 5, 1<<14 + 256
+	for {
+		want := header
+		if len(c.head) >= header {
+			want += int(binary.BigEndian.Uint16(c.head[3:]))
+		}
+		missing := want - len(c.head)
+		if missing <= 0 || want > header+most {
+			return nil
+		}
+		room := min(missing, max(512, len(c.head)))
+		c.head = slices.Grow(c.head, room)
+		n, err := c.Conn.Read(c.head[len(c.head) : len(c.head)+room])
+		c.head = c.head[:len(c.head)+n]
+		if err != nil && n == 0 {
+			return err
+		}
+	}
+}
+
+// answered ends the time in which the handshake waits for the client; displaced
+// is true if others have ended it before.
+func (c *peeked) answered() (displaced bool) {
+	if c.spot != nil {
+		displaced = !c.unanswered.leave(c.spot)
+	}
+	c.unanswered, c.spot = nil, nil
+	return displaced
 }
 
 // enter waits for a slot. It fails when too many wait already or ctx ends.

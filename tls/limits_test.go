@@ -122,6 +122,62 @@ func TestStalledHandshakesHoldNoSlot(t *testing.T) {
 	r.talk(r.dialTLS(), stun, 46)
 }
 
+// Of handshakes whose clients do not answer, the oldest makes room for the
+// newest, so that honest ones succeed however many others there are.
+func TestUnansweredHandshakesMakeRoom(t *testing.T) {
+	r := newRig(t, PortOptions{Unanswered: 3}).serve()
+	var all []net.Conn
+	for range 8 {
+		c := r.dial()
+		if _, err := c.Write(recordHello(t)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, make([]byte, 5)); err != nil { // it waits for us from now on
+			t.Fatal(err)
+		}
+		all = append(all, c)
+		eventually(t, "no more than three wait", func() bool { return r.port.pending.size() == min(len(all), 3) })
+	}
+	if _, err := io.Copy(io.Discard, all[0]); isTimeout(err) {
+		t.Error("the first is still open")
+	}
+	r.talk(r.dialTLS(), stun, 46)
+	eventually(t, "counted", func() bool { return r.metric("sallyport_tls_handshakes_total", "displaced") == 6 })
+	r.port.unanswered.mu.Lock()
+	defer r.port.unanswered.mu.Unlock()
+	if n := r.port.unanswered.conns.Len(); n != 2 {
+		t.Errorf("%d handshakes wait, want 2", n)
+	}
+}
+
+// What a client announces costs nothing before it comes.
+func TestRecordsTakeNoMoreThanHasCome(t *testing.T) {
+	for name, tt := range map[string]struct{ sent, want int }{
+		"as long as announced": {1500, 1500},
+		"as long as can be":    {1<<14 + 256, 1<<14 + 256},
+		"longer than can be":   {1<<14 + 257, 0}, // crypto/tls refuses it by its header
+	} {
+		t.Run(name, func(t *testing.T) {
+			ours, theirs := net.Pipe()
+			defer ours.Close()
+			go func() {
+				defer theirs.Close()
+				_, _ = theirs.Write(make([]byte, tt.sent))
+			}()
+			c := &peeked{Conn: ours, head: []byte{0x16, 3, 1, byte(tt.sent >> 8), byte(tt.sent)}}
+			if err := c.readRecord(); err != nil {
+				t.Fatal(err)
+			}
+			if got := len(c.head) - 5; got != tt.want {
+				t.Errorf("read %d bytes, want %d", got, tt.want)
+			}
+			if got := cap(c.head); got > 3*len(c.head)+1024 {
+				t.Errorf("took %d bytes for %d", got, len(c.head))
+			}
+		})
+	}
+}
+
 // recordHello returns the ClientHello that crypto/tls would send.
 func recordHello(t *testing.T) []byte {
 	t.Helper()

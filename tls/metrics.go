@@ -30,7 +30,7 @@ func newPortMetrics(r prometheus.Registerer, pending func() int) *portMetrics {
 		}, []string{"limit"}),
 		handshakes: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "sallyport_tls_handshakes_total",
-			Help: "TLS handshakes by result: ok, error, timeout, busy or no_certificate.",
+			Help: "TLS handshakes by result: ok, error, timeout, busy, displaced or no_certificate.",
 		}, []string{"result"}),
 		duration: f.NewHistogram(prometheus.HistogramOpts{
 			Name:    "sallyport_tls_handshake_seconds",

@@ -67,6 +67,11 @@ type PortOptions struct {
 	// serves before they time out. Those beyond fail.
 	Waiting int
 
+	// Unanswered is how many handshakes may wait for their client; 0 is 1024 per
+	// core, which is half a second's worth, and 2048 at least. One more closes the
+	// one that has waited longest.
+	Unanswered int
+
 	// Queue is how many connections each listener holds between hand-over and
 	// Accept; 0 is 128.
 	Queue int
@@ -86,6 +91,7 @@ func (o PortOptions) withDefaults() PortOptions {
 	o.OpenTotal = cmp.Or(o.OpenTotal, openTotal(maxFiles()))
 	o.Running = cmp.Or(o.Running, 4*runtime.GOMAXPROCS(0))
 	o.Waiting = cmp.Or(o.Waiting, 4096)
+	o.Unanswered = cmp.Or(o.Unanswered, max(2048, 1024*runtime.GOMAXPROCS(0)))
 	o.Queue = cmp.Or(o.Queue, 128)
 	return o
 }
@@ -103,10 +109,11 @@ type Port struct {
 	certs *Certificates
 	opts  PortOptions
 
-	slots   *slots
-	pending *admission // not handed over yet
-	open    *admission // not closed yet
-	metrics *portMetrics
+	slots      *slots
+	unanswered *crowd
+	pending    *admission // not handed over yet
+	open       *admission // not closed yet
+	metrics    *portMetrics
 
 	trusted   *atomic.Pointer[[]netip.Prefix]
 	plainOnly bool // nothing but HTTP without TLS is served
@@ -123,14 +130,15 @@ type ConnectionState = tls.ConnectionState
 func NewPort(ln net.Listener, certs *Certificates, o PortOptions) *Port {
 	o = o.withDefaults()
 	p := &Port{
-		ln:      ln,
-		port:    portName(ln),
-		certs:   certs,
-		opts:    o,
-		slots:   newSlots(o.Running, o.Waiting),
-		pending: newAdmission(o.Total, o.PerAddress),
-		open:    newAdmission(o.OpenTotal, o.OpenPerAddress),
-		trusted: new(atomic.Pointer[[]netip.Prefix]),
+		ln:         ln,
+		port:       portName(ln),
+		certs:      certs,
+		opts:       o,
+		slots:      newSlots(o.Running, o.Waiting),
+		unanswered: newCrowd(o.Unanswered),
+		pending:    newAdmission(o.Total, o.PerAddress),
+		open:       newAdmission(o.OpenTotal, o.OpenPerAddress),
+		trusted:    new(atomic.Pointer[[]netip.Prefix]),
 	}
 	p.makeQueues()
 	p.SetTrusted(o.Trusted)

@@ -129,6 +129,11 @@ func (p *Port) routeTLS(ctx context.Context, raw *peeked) (*queue, net.Conn, err
 	if err != nil {
 		return nil, nil, fmt.Errorf("handshake: %w", err)
 	}
+	return p.routeInner(c)
+}
+
+// routeInner does the same once the handshake is over.
+func (p *Port) routeInner(c *tls.Conn) (*queue, net.Conn, error) {
 	alpn := c.ConnectionState().NegotiatedProtocol
 	switch alpn {
 	case "h2":
@@ -157,24 +162,43 @@ func (p *Port) routeTLS(ctx context.Context, raw *peeked) (*queue, net.Conn, err
 	return p.http, s, nil
 }
 
-// handshake finishes the TLS handshake on raw.
+// handshake finishes the TLS handshake on raw, within PortOptions.Handshake.
+//
+// Strangers leave handshakes half-open by the thousand, and what each of them
+// costs is the stack of this goroutine and what crypto/tls holds. So the first
+// record is read before crypto/tls is entered, which makes both grow.
 func (p *Port) handshake(ctx context.Context, raw *peeked) (*tls.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.opts.Handshake)
-	defer cancel()
 	start := time.Now()
-	raw.slots = p.slots
-	defer raw.release()
-	c := tls.Server(raw, p.certs.server)
-	err := c.HandshakeContext(ctx)
-	p.metrics.handshakes.WithLabelValues(handshakeResult(ctx, err)).Inc()
+	raw.until = start.Add(p.opts.Handshake)
+	_ = raw.SetDeadline(raw.until)
+	err := raw.readRecord()
+	var c *tls.Conn
+	if err == nil {
+		c, err = p.agree(ctx, raw)
+	}
+	p.metrics.handshakes.WithLabelValues(handshakeResult(err)).Inc()
 	if err != nil {
 		return nil, err
 	}
+	_ = raw.SetDeadline(time.Time{})
 	p.metrics.duration.Observe(time.Since(start).Seconds())
 	return c, nil
 }
 
-func handshakeResult(ctx context.Context, err error) string {
+// agree is crypto/tls's part of the handshake.
+func (p *Port) agree(ctx context.Context, raw *peeked) (*tls.Conn, error) {
+	raw.slots, raw.unanswered = p.slots, p.unanswered
+	c := tls.Server(raw, p.certs.server)
+	err := c.HandshakeContext(ctx)
+	raw.release()
+	if crowded := raw.answered(); crowded && err != nil {
+		err = errDisplaced
+	}
+	return c, err
+}
+
+func handshakeResult(err error) string {
+	ne, isNet := errors.AsType[net.Error](err)
 	switch {
 	case err == nil:
 		return "ok"
@@ -182,7 +206,9 @@ func handshakeResult(ctx context.Context, err error) string {
 		return "no_certificate"
 	case errors.Is(err, errBusy):
 		return "busy"
-	case ctx.Err() != nil:
+	case errors.Is(err, errDisplaced):
+		return "displaced"
+	case isNet && ne.Timeout():
 		return "timeout"
 	}
 	return "error"
