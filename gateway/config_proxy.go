@@ -18,6 +18,9 @@ type Proxy struct {
 	// Hold is how long a request waits while no upstream can be reached,
 	// as during a restart of Mattermost. 0 answers 502 at once.
 	Hold time.Duration `koanf:"hold"`
+	// HealthPath is what every upstream is asked for every 5 s: it must answer
+	// 200. With a SiteURL below a path, Mattermost's ping is there, too.
+	HealthPath string `koanf:"health_path"`
 	// UpstreamCAFile is the PEM file with the CAs that upstreams over https
 	// are trusted by. Empty: those of the system.
 	UpstreamCAFile string `koanf:"upstream_ca_file"`
@@ -27,5 +30,5 @@ type Proxy struct {
 }
 
 func defaultProxy() Proxy {
-	return Proxy{TrustedProxies: []string{}, IdleTimeout: 45 * time.Second, Hold: 15 * time.Second}
+	return Proxy{TrustedProxies: []string{}, IdleTimeout: 45 * time.Second, Hold: 15 * time.Second, HealthPath: defaultHealthPath}
 }

@@ -89,22 +89,3 @@ func newWSMetrics(reg prometheus.Registerer) wsMetrics {
 	reg.MustRegister(m.wsOpen, m.wsOpened, m.wsClosed, m.wsRefused)
 	return m
 }
-
-// upstreamMetrics are those of the Mattermost nodes.
-type upstreamMetrics struct {
-	upstream *prometheus.GaugeVec // upstream
-	broken   prometheus.Counter
-}
-
-func newUpstreamMetrics(reg prometheus.Registerer) upstreamMetrics {
-	m := upstreamMetrics{
-		upstream: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "sallyport_upstream_up", Help: "1 if the Mattermost node can be reached.",
-		}, []string{"upstream"}),
-		broken: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "sallyport_upstream_broken_answers_total", Help: "Answers that Mattermost began and broke off.",
-		}),
-	}
-	reg.MustRegister(m.upstream, m.broken)
-	return m
-}

@@ -28,6 +28,8 @@ type proxy struct {
 	logger  *slog.Logger
 	reverse *httputil.ReverseProxy
 
+	drains drains
+
 	failures, refusals *rarely // log lines: "http request", "websocket handshake refused"
 
 	settings atomic.Pointer[settings] // never nil
@@ -40,6 +42,7 @@ type settings struct {
 	trusted []netip.Prefix // proxies in front of us whose X-Forwarded-For is believed
 	maxBody int64          // bytes; 0 = no limit of ours
 	hsts    string         // Strict-Transport-Security; "" = none
+	spread  time.Duration  // over which the WebSockets of a drained upstream are closed
 	pool    *pool
 }
 
@@ -49,7 +52,7 @@ func newSettings(c Config, p *pool) (*settings, error) {
 	if err != nil {
 		return nil, fmt.Errorf("proxy.trusted_proxies: %w", err)
 	}
-	s := &settings{domain: c.Domain, trusted: trusted, maxBody: c.Proxy.MaxBody, pool: p}
+	s := &settings{domain: c.Domain, trusted: trusted, maxBody: c.Proxy.MaxBody, spread: c.Drain.WebsocketSpread, pool: p}
 	if c.TLS.HSTS > 0 && c.TLS.Source != SourceSelfSigned { // a promise that such a certificate cannot keep
 		s.hsts = fmt.Sprintf("max-age=%d", int64(c.TLS.HSTS.Seconds()))
 	}
@@ -58,16 +61,14 @@ func newSettings(c Config, p *pool) (*settings, error) {
 
 // use puts s in force for the requests to come.
 func (p *proxy) use(s *settings) {
-	old := p.settings.Swap(s)
-	if old != nil && old.pool == s.pool {
-		return
+	now := p.settings.Load()
+	if now == nil || now.pool != s.pool {
+		s.pool.metrics = &p.metrics.upstreamMetrics
+		p.metrics.attach(s.pool.upstreams, p.logger)
 	}
-	p.metrics.upstream.Reset()
-	for _, u := range s.pool.upstreams {
-		u.attach(p.metrics.upstream.WithLabelValues(u.name), p.logger)
-	}
-	if old != nil {
-		old.pool.transport.CloseIdleConnections()
+	p.settings.Store(s)
+	if now != nil && now.pool != s.pool {
+		now.pool.transport.CloseIdleConnections()
 	}
 }
 
@@ -79,8 +80,8 @@ type exchange struct {
 	id      string     // given to the client on an error page; "" until then
 	err     error      // why it failed
 
-	node  *upstream // that has a WebSocket's handshake
-	leave func()    // ends the count of that WebSocket there; nil if there is none
+	node  *upstream // who answered; nil until then
+	leave func()    // ends the count of a WebSocket there; nil if it is none
 }
 
 // exchangeKey is the context key of a request's *exchange.
@@ -92,6 +93,7 @@ func exchangeOf(ctx context.Context) *exchange {
 
 func newProxy(s *settings, m *metrics, logger *slog.Logger) *proxy {
 	p := &proxy{tunnels: newTunnels(m), metrics: m, logger: logger, failures: newRarely(), refusals: newRarely()}
+	p.drains.asked = make(chan struct{}, 1)
 	p.use(s)
 	p.reverse = &httputil.ReverseProxy{
 		Rewrite:        p.rewrite,
@@ -131,17 +133,28 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // RoundTrip implements http.RoundTripper with the pool the request began with.
 func (p *proxy) RoundTrip(r *http.Request) (*http.Response, error) {
 	x := exchangeOf(r.Context())
-	if !x.upgrade {
-		return x.pool.RoundTrip(r)
-	}
 	var resp *http.Response
 	var err error
+	if !x.upgrade {
+		resp, x.node, err = x.pool.send(r)
+		return resp, err
+	}
 	x.leave, err = x.pool.webSocket(r.Context(), func(u *upstream) (err error) {
 		x.node = u
 		resp, err = x.pool.transport.RoundTrip(outgoing(r, u, &heldBody{ReadCloser: r.Body}))
 		return err
 	})
 	return resp, err
+}
+
+// release says that the upstream has no more to do for x.
+func (x *exchange) release() {
+	switch {
+	case x.leave != nil:
+		x.leave()
+	case x.node != nil && !x.upgrade:
+		x.node.busy.Add(-1)
+	}
 }
 
 // modify sees every answer of an upstream before the client does.

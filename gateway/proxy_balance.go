@@ -12,6 +12,12 @@ import (
 // When there is nobody left to ask, it waits and begins anew, up to hold.
 func (p *pool) offer(ctx context.Context, choose func(tried []*upstream) *upstream, again func(error) bool, do func(*upstream) error) error {
 	end := time.Now().Add(p.hold)
+	waits := false
+	defer func() {
+		if waits && p.metrics != nil {
+			p.metrics.heldNow.Dec()
+		}
+	}()
 	var tried []*upstream
 	var failure error = errAllDown
 	for {
@@ -21,10 +27,18 @@ func (p *pool) offer(ctx context.Context, choose func(tried []*upstream) *upstre
 				return err
 			}
 			failure, tried = err, append(tried, u)
+			if m := u.meter.Load(); m != nil {
+				m.retries.Inc()
+			}
 		}
 		wait := min(retryEvery, time.Until(end))
 		if wait <= 0 {
 			return failure
+		}
+		if !waits && p.metrics != nil {
+			waits = true
+			p.metrics.held.Inc()
+			p.metrics.heldNow.Inc()
 		}
 		select {
 		case <-ctx.Done():
@@ -36,12 +50,12 @@ func (p *pool) offer(ctx context.Context, choose func(tried []*upstream) *upstre
 }
 
 // best lists, in all, the upstreams of the best health there is among those not
-// tried, all of one.
+// tried and not drained, all of one.
 func (p *pool) best(tried, all []*upstream) []*upstream {
 	level := away
 	for _, u := range p.upstreams {
 		l := u.level()
-		if l > level || slices.Contains(tried, u) {
+		if l > level || u.drained.Load() || slices.Contains(tried, u) {
 			continue
 		}
 		if l < level {

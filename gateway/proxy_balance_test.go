@@ -137,7 +137,7 @@ func TestBrokenConnectionIsRetriedElsewhereAtOnce(t *testing.T) {
 	good := startMattermost(t)
 	p := newTestPool(t, dyingOnce(t, 1000), good.url()) // hold is 0: nobody waits
 	for range 20 {
-		resp, err := p.RoundTrip(request(t, http.MethodGet, "http://x/", ""))
+		resp, _, err := p.send(request(t, http.MethodGet, "http://x/", ""))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -152,14 +152,14 @@ func TestBrokenConnectionIsRetriedElsewhereAtOnce(t *testing.T) {
 func TestBadAnswersInARowMakeSuspect(t *testing.T) {
 	u := &upstream{}
 	for range 10 * strikesOut {
-		u.answered(http.StatusBadGateway)
-		u.answered(http.StatusInternalServerError) // an answer of Mattermost's own
+		u.answered(http.StatusBadGateway, 0)
+		u.answered(http.StatusInternalServerError, 0) // an answer of Mattermost's own
 	}
 	if u.level() != healthy {
 		t.Error("avoided, although every other answer was good")
 	}
 	for range strikesOut {
-		u.answered(http.StatusServiceUnavailable)
+		u.answered(http.StatusServiceUnavailable, 0)
 	}
 	if u.level() != ill {
 		t.Error("not avoided")
@@ -201,7 +201,7 @@ func TestUpstreamOnAUnixSocket(t *testing.T) {
 	c := rig.dial(t, "/ws")
 	exchangeText(t, c, "hello")
 	_ = c.Close(websocket.StatusNormalClosure, "")
-	if err := rig.settings.Load().pool.probe(t.Context(), rig.settings.Load().pool.upstreams[0]); err != nil {
+	if err := rig.settings.Load().pool.probe(t.Context(), rig.settings.Load().pool.upstreams[0], "x"); err != nil {
 		t.Errorf("probe: %v", err)
 	}
 }

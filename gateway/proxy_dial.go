@@ -53,7 +53,7 @@ func (p *pool) dialSecure(ctx context.Context, network, addr string) (net.Conn, 
 	conn, err := p.secure.Handshake(ctx, raw, host)
 	if err != nil {
 		_ = raw.Close()
-		return nil, &dialError{err}
+		return nil, &dialError{&handshakeError{err}}
 	}
 	return conn, nil
 }

@@ -53,9 +53,7 @@ func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 // abort the connection.
 func (p *proxy) finish(x *exchange, rec *recorder, r *http.Request, began time.Time) {
 	took := time.Since(began)
-	if x.leave != nil {
-		x.leave()
-	}
+	x.release()
 	status := rec.status
 	if errors.Is(x.err, errBrokenOff) {
 		p.metrics.broken.Inc()

@@ -37,6 +37,8 @@ type pool struct {
 	transport *http.Transport
 	sockets   map[string]string // paths of Unix sockets, by the address that stands for them
 	secure    *tls.Client       // for upstreams over https
+	ping      string            // the path that probes ask for
+	metrics   *upstreamMetrics  // nil: nobody counts
 
 	next     atomic.Uint32 // round robin
 	choosing sync.Mutex    // held from the choice of an upstream for a WebSocket to its count
@@ -50,7 +52,7 @@ var (
 // newPool makes a pool of the upstreams at urls; those in known are taken over
 // with what is known about them.
 func newPool(urls []string, c Proxy, known []*upstream) (*pool, error) {
-	p := &pool{hold: c.Hold, sockets: map[string]string{}}
+	p := &pool{hold: c.Hold, ping: c.HealthPath, sockets: map[string]string{}}
 	var err error
 	if p.secure, err = tls.NewClient(c.UpstreamCAFile, c.UpstreamServerName); err != nil {
 		return nil, fmt.Errorf("proxy.upstream_ca_file: %w", err)
@@ -77,7 +79,7 @@ func newPool(urls []string, c Proxy, known []*upstream) (*pool, error) {
 
 // same reports whether o would do what p does.
 func (p *pool) same(o *pool) bool {
-	return slices.Equal(p.upstreams, o.upstreams) && p.hold == o.hold &&
+	return slices.Equal(p.upstreams, o.upstreams) && p.hold == o.hold && p.ping == o.ping &&
 		p.transport.IdleConnTimeout == o.transport.IdleConnTimeout && p.secure.Same(o.secure)
 }
 
@@ -99,10 +101,11 @@ func (p *pool) newTransport(idle time.Duration) *http.Transport {
 	return t
 }
 
-// RoundTrip implements http.RoundTripper. It sends req to one upstream, to another
-// one if that cannot be dialled, or breaks off and req may be sent again, and waits
-// up to hold while none can be dialled.
-func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
+// send gives req to one upstream, to another one if that cannot be dialled, or
+// breaks off and req may be sent again, and waits up to hold while none can be
+// dialled. The upstream that answers counts one more request as under way: the
+// caller has to take it back.
+func (p *pool) send(req *http.Request) (*http.Response, *upstream, error) {
 	body := &heldBody{ReadCloser: req.Body}
 	resends := 0
 	again := func(err error) bool {
@@ -116,17 +119,25 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 		return resends <= maxResends && safe(req.Method) && !timedOut(err)
 	}
 	var resp *http.Response
+	var by *upstream
 	err := p.offer(req.Context(), p.inTurn, again, func(u *upstream) (err error) {
+		began := time.Now()
+		u.busy.Add(1)
 		resp, err = p.transport.RoundTrip(outgoing(req, u, body))
-		if err == nil {
-			u.answered(resp.StatusCode)
+		if by = u; err != nil {
+			u.busy.Add(-1)
+		} else {
+			u.answered(resp.StatusCode, time.Since(began))
 		}
 		if req.Context().Err() == nil && !body.broken.Load() {
 			u.learn(err)
 		}
 		return err
 	})
-	return resp, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return resp, by, nil
 }
 
 // outgoing is req as sent to u.

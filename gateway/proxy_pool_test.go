@@ -45,7 +45,7 @@ func TestARestartOfMattermostIsNotSeen(t *testing.T) {
 		go send([]*http.Client{rig.h1, rig.h2}[i%2], http.MethodPost, "keep me")
 	}
 	eventually(t, "all requests wait", func() bool { return metric(rig.metrics.inFlight) == 2*n })
-	if metric(rig.metrics.upstream.WithLabelValues(up.name)) != 0 {
+	if nodeMetric(t, rig.metrics.nodes, "sallyport_upstream_up", up.name) != 0 {
 		t.Error("sallyport_upstream_up is not 0")
 	}
 	time.AfterFunc(1200*time.Millisecond, rig.mm.start)
@@ -62,7 +62,7 @@ func TestARestartOfMattermostIsNotSeen(t *testing.T) {
 	if posts != n {
 		t.Errorf("%d of %d POSTs arrived with their body", posts, n)
 	}
-	if metric(rig.metrics.upstream.WithLabelValues(up.name)) != 1 {
+	if nodeMetric(t, rig.metrics.nodes, "sallyport_upstream_up", up.name) != 1 {
 		t.Error("sallyport_upstream_up is not 1 again")
 	}
 }
@@ -153,7 +153,7 @@ func TestWaitingRequestsDialTogether(t *testing.T) {
 	var wait sync.WaitGroup
 	for range 200 {
 		wait.Go(func() {
-			if _, err := p.RoundTrip(httptest.NewRequest(http.MethodGet, "/", nil)); err == nil {
+			if _, _, err := p.send(httptest.NewRequest(http.MethodGet, "/", nil)); err == nil {
 				t.Error("answered by nobody")
 			}
 		})
@@ -172,7 +172,7 @@ func TestSeveralUpstreams(t *testing.T) {
 	hit := func() string { // which one answered, by the address it is connected to
 		r := request(t, http.MethodGet, "http://x/", "")
 		var to string
-		resp, err := rig.settings.Load().pool.RoundTrip(r.WithContext(traced(r.Context(), &to)))
+		resp, _, err := rig.settings.Load().pool.send(r.WithContext(traced(r.Context(), &to)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -195,7 +195,7 @@ func TestSeveralUpstreams(t *testing.T) {
 	ups := rig.settings.Load().pool.upstreams
 	eventually(t, "one is seen as down", func() bool { return ups[0].level() != healthy })
 	one.start()
-	judge(ups, []error{rig.settings.Load().pool.probe(t.Context(), ups[0]), nil}, map[*upstream]int{})
+	judge(ups, []error{rig.settings.Load().pool.probe(t.Context(), ups[0], "x"), nil}, map[*upstream]int{})
 	if ups[0].level() != healthy {
 		t.Error("the probe did not see it come back")
 	}
@@ -244,7 +244,7 @@ func TestSlowUpstreamIsUsedIfThereIsNoOther(t *testing.T) {
 		ups[0].failed(context.DeadlineExceeded)
 		ups[1].failed(&dialError{net.ErrClosed})
 		r := request(t, http.MethodGet, "http://x/", "")
-		resp, err := rig.settings.Load().pool.RoundTrip(r)
+		resp, _, err := rig.settings.Load().pool.send(r)
 		if err != nil {
 			t.Fatalf("a slow upstream is treated as if it were away: %v", err)
 		}

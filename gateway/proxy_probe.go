@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -13,27 +14,36 @@ import (
 const (
 	probeEvery   = 5 * time.Second
 	probeTimeout = 2 * time.Second
-	probeMisses  = 2 // slow answers in a row that make an upstream count as down
+	probeMisses  = 2 // late or bad answers in a row that make an upstream ill; one good answer heals it
 )
 
-// watch asks every upstream for a sign of life until ctx ends, so that an
+// defaultHealthPath is Mattermost's ping. With get_server_status in its query it
+// would write to the database and the file store each time.
+const defaultHealthPath = "/api/v4/system/ping"
+
+var errBadPing = errors.New("bad answer to the health check")
+
+// watch asks every upstream for a sign of health until ctx ends, so that an
 // upstream that nobody asks for anything is still known to be up or down.
 func (p *proxy) watch(ctx context.Context) error {
+	var drained sync.WaitGroup
+	defer drained.Wait()
+	drained.Go(func() { p.emptyDrained(ctx) })
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
 	misses := map[*upstream]int{}
 	for {
-		pool := p.settings.Load().pool
-		results := make([]error, len(pool.upstreams))
+		s := p.settings.Load()
+		results := make([]error, len(s.pool.upstreams))
 		var wait sync.WaitGroup
-		for i, u := range pool.upstreams {
-			wait.Go(func() { results[i] = pool.probe(ctx, u) })
+		for i, u := range s.pool.upstreams {
+			wait.Go(func() { results[i] = s.pool.probe(ctx, u, s.domain) })
 		}
 		wait.Wait()
 		if ctx.Err() != nil {
 			return nil
 		}
-		judge(pool.upstreams, results, misses)
+		judge(s.pool.upstreams, results, misses)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -42,17 +52,16 @@ func (p *proxy) watch(ctx context.Context) error {
 	}
 }
 
-// judge marks upstreams up and down by what probing them gave.
+// judge takes what probing the upstreams gave.
 func judge(upstreams []*upstream, results []error, misses map[*upstream]int) {
 	for i, u := range upstreams {
-		var dial *dialError
 		if results[i] == nil {
 			misses[u] = 0
 			u.reached()
 			continue
 		}
 		misses[u]++
-		if errors.As(results[i], &dial) || misses[u] >= probeMisses {
+		if isDial(results[i]) || misses[u] >= probeMisses {
 			u.failed(results[i])
 		}
 	}
@@ -63,20 +72,27 @@ func judge(upstreams []*upstream, results []error, misses map[*upstream]int) {
 	}
 }
 
-// probe asks for Mattermost's ping. Any answer is a sign of life: what is in it
-// is for the doctor to judge.
-func (p *pool) probe(ctx context.Context, u *upstream) error {
+// probe asks u, as a client of domain would, for its health: it must answer 200.
+func (p *pool) probe(ctx context.Context, u *upstream, domain string) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.scheme+"://"+u.host+"/api/v4/system/ping", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.scheme+"://"+u.host+p.ping, nil)
 	if err != nil {
 		return err
 	}
+	req.Host = domain
 	req.Header.Set("User-Agent", "sallyport-probe")
+	req.Header.Set("X-Forwarded-Proto", "https")
 	resp, err := p.transport.RoundTrip(req)
 	if err != nil {
 		return err
 	}
 	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection can be kept
-	return resp.Body.Close()
+	if err := resp.Body.Close(); err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%w %s: %s", errBadPing, p.ping, resp.Status)
+	}
+	return nil
 }

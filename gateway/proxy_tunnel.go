@@ -59,6 +59,7 @@ func newTunnels(m *metrics) *tunnels {
 // and every byte passes through here, to keep the idle timer at bay.
 type tunnel struct {
 	set      *tunnels
+	node     *upstream // where it leads
 	upstream io.ReadWriteCloser
 	timer    *time.Timer
 	frames   frames // of upstream ─> client; belongs to WriteTo
@@ -77,7 +78,7 @@ func (s *tunnels) open(x *exchange, resp *http.Response) error {
 	if !ok || !x.upgrade || !strings.EqualFold(resp.Header.Get("Upgrade"), "websocket") {
 		return fmt.Errorf("%w: %q", errBadSwitch, resp.Header.Get("Upgrade"))
 	}
-	t := &tunnel{set: s, upstream: rwc}
+	t := &tunnel{set: s, node: x.node, upstream: rwc}
 	t.touch()
 	t.timer = time.AfterFunc(s.idle, t.checkIdle)
 	s.mu.Lock()
@@ -99,12 +100,7 @@ func (s *tunnels) count() int {
 // end closes all tunnels, evenly over spread so that the clients do not come
 // back in one rush; at once when hard ends. It does not wait for them to be gone.
 func (s *tunnels) end(hard context.Context, spread time.Duration) {
-	s.mu.Lock()
-	all := make([]*tunnel, 0, len(s.live))
-	for t := range s.live {
-		all = append(all, t)
-	}
-	s.mu.Unlock()
+	all := s.to(nil)
 	begin := time.Now()
 	for i, t := range all {
 		due := begin.Add(spread * time.Duration(i+1) / time.Duration(len(all)))
@@ -114,6 +110,19 @@ func (s *tunnels) end(hard context.Context, spread time.Duration) {
 		}
 		t.end(endedByDrain)
 	}
+}
+
+// to lists the tunnels to u, or all if u is nil.
+func (s *tunnels) to(u *upstream) []*tunnel {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*tunnel, 0, len(s.live))
+	for t := range s.live {
+		if u == nil || t.node == u {
+			all = append(all, t)
+		}
+	}
+	return all
 }
 
 func (t *tunnel) touch() { t.active.Store(time.Now().UnixNano()) }

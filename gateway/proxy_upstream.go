@@ -3,13 +3,12 @@ package gateway
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
+	"sallyport/gateway/admin"
 )
 
 // The health of an upstream: the smaller, the sooner it is chosen.
@@ -35,14 +34,11 @@ type upstream struct {
 	reason  atomic.Pointer[string] // why it is not healthy
 	strikes atomic.Int32           // bad answers since the last good one
 	suspect atomic.Int64           // ill until then, Unix nanoseconds
+	drained atomic.Bool            // by command: gets nothing new
+	emptied atomic.Bool            // its WebSockets are being closed
+	busy    atomic.Int32           // requests under way
 	open    atomic.Int32           // WebSockets
-	report  atomic.Pointer[report] // nil until in use
-}
-
-// A report is where an upstream tells that it went up or down.
-type report struct {
-	gauge  prometheus.Gauge
-	logger *slog.Logger
+	meter   atomic.Pointer[meter]  // nil until in use
 }
 
 // A dialError says that a request never left: the upstream could not be reached.
@@ -50,6 +46,12 @@ type dialError struct{ err error }
 
 func (e *dialError) Error() string { return "dial upstream: " + e.err.Error() }
 func (e *dialError) Unwrap() error { return e.err }
+
+// A handshakeError is what came instead of TLS.
+type handshakeError struct{ err error }
+
+func (e *handshakeError) Error() string { return e.err.Error() }
+func (e *handshakeError) Unwrap() error { return e.err }
 
 func isDial(err error) bool {
 	var dial *dialError
@@ -89,18 +91,24 @@ func (u *upstream) myTurn() bool {
 	return now-last >= int64(retryEvery)*9/10 && u.tried.CompareAndSwap(last, now)
 }
 
-// attach makes g and l hear about u from now on. Until shown otherwise, an
-// upstream is up.
-func (u *upstream) attach(g prometheus.Gauge, l *slog.Logger) {
-	u.report.Store(&report{g, l})
-	if u.health.Load() == healthy {
-		g.Set(1)
+// state is level in a word, for people; why is empty if all is well.
+func (u *upstream) state() (word, why string) {
+	level := u.level()
+	if text := u.reason.Load(); text != nil && level != healthy {
+		why = *text
 	}
+	if u.drained.Load() {
+		return admin.UpstreamDrained, why
+	}
+	return [...]string{healthy: admin.UpstreamUp, ill: admin.UpstreamIll, away: admin.UpstreamDown}[level], why
 }
 
 // learn takes what became of asking u for something: nil, or why there was no
 // answer.
 func (u *upstream) learn(err error) {
+	if m := u.meter.Load(); m != nil && err != nil {
+		m.errors[errorKind(err)].Inc()
+	}
 	switch {
 	case err == nil:
 		if u.health.Load() == away { // an ill one that answers is still ill: its ping says when it is not
@@ -113,8 +121,26 @@ func (u *upstream) learn(err error) {
 	}
 }
 
-// answered takes the status of an answer of u.
-func (u *upstream) answered(status int) {
+// errorKind is the label of an error that came in place of an answer.
+func errorKind(err error) string {
+	var handshake *handshakeError
+	switch {
+	case errors.As(err, &handshake):
+		return errorTLS
+	case isDial(err):
+		return errorDial
+	case timedOut(err):
+		return errorTimeout
+	}
+	return errorBroken
+}
+
+// answered takes the status of an answer of u, and how long it took.
+func (u *upstream) answered(status int, took time.Duration) {
+	if m := u.meter.Load(); m != nil {
+		m.requests[class(status)].Inc()
+		m.seconds.Observe(took.Seconds())
+	}
 	if status >= http.StatusBadGateway && status <= http.StatusGatewayTimeout {
 		u.strike(fmt.Sprintf("answers %d", status))
 	} else if u.strikes.Load() != 0 {
@@ -135,8 +161,8 @@ func (u *upstream) strike(why string) {
 	}
 	text := fmt.Sprintf("%d requests in a row failed, the last with: %s", strikesOut, why)
 	u.reason.Store(&text)
-	if r := u.report.Load(); r != nil {
-		r.logger.Warn("upstream is avoided", "upstream", u.name, "for", suspectFor, "err", text)
+	if m := u.meter.Load(); m != nil {
+		m.logger.Warn("upstream is avoided", "upstream", u.name, "for", suspectFor, "err", text)
 	}
 }
 
@@ -149,16 +175,14 @@ func (u *upstream) failed(err error) {
 	if isDial(err) {
 		now = away
 	}
-	if r := u.report.Load(); u.health.Swap(now) == healthy && r != nil {
-		r.gauge.Set(0)
-		r.logger.Warn("upstream is down", "upstream", u.name, "err", err)
+	if m := u.meter.Load(); u.health.Swap(now) == healthy && m != nil {
+		m.logger.Warn("upstream is down", "upstream", u.name, "err", err)
 	}
 }
 
 // reached notes that u is healthy.
 func (u *upstream) reached() {
-	if r := u.report.Load(); u.health.Swap(healthy) != healthy && r != nil {
-		r.gauge.Set(1)
-		r.logger.Info("upstream is up again", "upstream", u.name)
+	if m := u.meter.Load(); u.health.Swap(healthy) != healthy && m != nil {
+		m.logger.Info("upstream is up again", "upstream", u.name)
 	}
 }

@@ -187,3 +187,24 @@ func benchProxy(upstream string) (*proxy, error) {
 	}
 	return newProxy(s, newMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler)), nil
 }
+
+// nodeMetric is what a metric says of an upstream, -1 if it says nothing.
+func nodeMetric(t *testing.T, c prometheus.Collector, name, upstream string) float64 {
+	t.Helper()
+	reg := prometheus.NewPedanticRegistry()
+	reg.MustRegister(c)
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if f.GetName() == name && l.GetName() == "upstream" && l.GetValue() == upstream {
+					return m.GetGauge().GetValue() + m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return -1
+}

@@ -52,7 +52,7 @@ func TestHotKeysAreMerged(t *testing.T) {
 	next.Upstream = []string{"http://a"}
 	next.TLS.CertFile, next.TLS.KeyFile, next.TLS.Names, next.TLS.HSTS = "c", "k", []string{"n"}, 1
 	next.Proxy = Proxy{
-		TrustedProxies: []string{"::1"}, IdleTimeout: 1, MaxBody: 1, Hold: 1, UpstreamCAFile: "ca", UpstreamServerName: "name",
+		TrustedProxies: []string{"::1"}, IdleTimeout: 1, MaxBody: 1, Hold: 1, HealthPath: "/", UpstreamCAFile: "ca", UpstreamServerName: "name",
 	}
 	next.TURN.SecretFile, next.TURN.PreviousSecretFile = "s", "p"
 	next.SFU.API.Clients = []rtcd.Client{{ID: "a"}}

@@ -22,13 +22,7 @@ func (g *Gateway) Status() admin.Status {
 	if !c.NotAfter.IsZero() {
 		s.Certificate.DaysLeft = int(time.Until(c.NotAfter).Hours() / 24)
 	}
-	for _, u := range g.proxy.settings.Load().pool.upstreams {
-		n := admin.Upstream{URL: u.url.String(), Up: u.level() == healthy}
-		if why := u.reason.Load(); why != nil && !n.Up {
-			n.Error = *why
-		}
-		s.Upstreams = append(s.Upstreams, n)
-	}
+	s.Upstreams = g.proxy.upstreams()
 	g.mediaStatus(&s)
 	return s
 }

@@ -102,7 +102,17 @@ func (c Config) validateProxy(ps *problems) {
 	if c.Proxy.Hold < 0 {
 		ps.add("proxy.hold", "%s is negative: use 0s to answer at once", c.Proxy.Hold)
 	}
+	if p := c.Proxy.HealthPath; !strings.HasPrefix(p, "/") || !isRequestURI(p) {
+		ps.add("proxy.health_path", "%q is not a path like %s", p, defaultHealthPath)
+	} else if strings.Contains(p, "get_server_status") {
+		ps.add("proxy.health_path", "with get_server_status Mattermost writes to its database and file store each time: leave it out")
+	}
 	if name := c.Proxy.UpstreamServerName; name != "" && !isHostName(name) && !isAddress(name) {
 		ps.add("proxy.upstream_server_name", "%q is not a host name in lower case, like mattermost.internal", name)
 	}
+}
+
+func isRequestURI(s string) bool {
+	_, err := url.ParseRequestURI(s)
+	return err == nil && !strings.ContainsAny(s, " #")
 }

@@ -21,7 +21,7 @@ func sample() Status {
 		State: Serving, Version: "1.2.3", Domain: "chat.example.com", Started: time.Unix(1700000000, 0).UTC(),
 		Listeners:   []Listener{{Key: "listen.https", Network: "tcp", Address: "[::]:443"}},
 		Certificate: Certificate{Source: "acme", Names: []string{"chat.example.com"}, Ready: true, Issuer: "R11", NotAfter: time.Unix(1700000000, 0).UTC(), DaysLeft: 3, Error: "no <route>"},
-		Upstreams:   []Upstream{{URL: "http://127.0.0.1:8065", Error: "connection refused"}},
+		Upstreams:   []Upstream{{URL: "http://127.0.0.1:8065", State: UpstreamDown, Error: "connection refused", WebSockets: 3}},
 		WebSockets:  7,
 		Media:       Media{Enabled: true, Addresses: []string{"203.0.113.5:8443"}, Calls: 1, Sessions: 2, Paths: map[string]int{"udp": 1, "relay": 1}},
 		TURN:        TURN{Enabled: true, Allocations: map[string]int{"tls": 1}},

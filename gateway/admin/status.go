@@ -45,11 +45,22 @@ type Certificate struct {
 	Warning  string    `json:"warning,omitempty"`     // what clients may have against it
 }
 
+// The states of an upstream.
+const (
+	UpstreamUp      = "up"
+	UpstreamIll     = "ill"     // reachable, but not well: used if no other is up
+	UpstreamDown    = "down"    // cannot be reached
+	UpstreamDrained = "drained" // by command: gets nothing new
+)
+
 // An Upstream is one Mattermost node.
 type Upstream struct {
-	URL   string `json:"url"`
-	Up    bool   `json:"up"`
-	Error string `json:"error,omitempty"` // why it is down
+	URL        string `json:"url"`
+	State      string `json:"state"`           // one of the four
+	Up         bool   `json:"up"`              // reachable and well, drained or not
+	Error      string `json:"error,omitempty"` // why it is not up
+	Requests   int    `json:"requests"`        // under way
+	WebSockets int    `json:"websockets"`      // open
 }
 
 // Media is what the SFU carries.

@@ -1,0 +1,117 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"sallyport/gateway/admin"
+)
+
+var errLastUpstream = errors.New("no other upstream would be left to answer")
+
+// drains is the upstreams that commands have drained. The mark is in the upstream,
+// so a reload that keeps an upstream keeps it.
+type drains struct {
+	asked chan struct{} // holds one element if there may be WebSockets to close
+
+	mu sync.Mutex // held to mark an upstream
+}
+
+// setDrained marks the upstream that is called name. A drained one gets nothing new
+// and loses its WebSockets.
+func (p *proxy) setDrained(name string, drained bool) error {
+	p.drains.mu.Lock()
+	defer p.drains.mu.Unlock()
+	all := p.settings.Load().pool.upstreams
+	var found *upstream
+	others := 0
+	var names []string
+	for _, u := range all {
+		names = append(names, u.url.String())
+		if u.is(name) {
+			found = u
+		} else if !u.drained.Load() {
+			others++
+		}
+	}
+	switch {
+	case found == nil:
+		return fmt.Errorf("%q is not an upstream: there are %s", name, strings.Join(names, ", "))
+	case drained && others == 0:
+		return fmt.Errorf("%s: %w", name, errLastUpstream)
+	}
+	if found.drained.Swap(drained) != drained {
+		p.logger.Info("upstream drained by command", "upstream", found.name, "drained", drained)
+	}
+	select {
+	case p.drains.asked <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// is reports whether somebody who writes name means u.
+func (u *upstream) is(name string) bool {
+	return name == u.name || strings.TrimSuffix(name, "/") == strings.TrimSuffix(u.url.String(), "/")
+}
+
+// emptyDrained closes the WebSockets of upstreams that are drained until ctx ends.
+func (p *proxy) emptyDrained(ctx context.Context) {
+	var wait sync.WaitGroup
+	defer wait.Wait()
+	tick := time.NewTicker(probeEvery) // a handshake under way may end after its upstream was drained
+	defer tick.Stop()
+	for {
+		s := p.settings.Load()
+		for _, u := range s.pool.upstreams {
+			if u.drained.Load() && u.emptied.CompareAndSwap(false, true) {
+				wait.Go(func() {
+					defer u.emptied.Store(false)
+					p.empty(ctx, u, s.spread)
+				})
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.drains.asked:
+		case <-tick.C:
+		}
+	}
+}
+
+// empty closes the WebSockets that u has now, evenly over spread, unless u is put
+// back meanwhile.
+func (p *proxy) empty(ctx context.Context, u *upstream, spread time.Duration) {
+	all := p.tunnels.to(u)
+	begin := time.Now()
+	for i, t := range all {
+		due := begin.Add(spread * time.Duration(i+1) / time.Duration(len(all)))
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Until(due)):
+		}
+		if !u.drained.Load() {
+			return
+		}
+		t.end(endedByDrain)
+	}
+}
+
+// upstreams is the status of those in use.
+func (p *proxy) upstreams() []admin.Upstream {
+	var all []admin.Upstream
+	for _, u := range p.settings.Load().pool.upstreams {
+		word, why := u.state()
+		all = append(all, admin.Upstream{
+			URL: u.url.String(), State: word, Up: u.level() == healthy, Error: why,
+			Requests: int(u.busy.Load()), WebSockets: int(u.open.Load()),
+		})
+	}
+	return all
+}
