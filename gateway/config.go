@@ -27,6 +27,8 @@ type Config struct {
 	TLS tls.Config `koanf:"tls"`
 	// Proxy tunes the way to Mattermost.
 	Proxy Proxy `koanf:"proxy"`
+	// Limits bounds what one client may do at a time.
+	Limits Limits `koanf:"limits"`
 	// TURN relays media of clients behind strict firewalls to our SFU.
 	TURN turn.Config `koanf:"turn"`
 	// SFU routes the media of calls.
@@ -123,7 +125,8 @@ func Default() Config {
 			MinVersion: "1.2",
 			HSTS:       4380 * time.Hour,
 		},
-		Proxy: defaultProxy(),
+		Proxy:  defaultProxy(),
+		Limits: defaultLimits(),
 		TURN: turn.Config{
 			Enabled:         true,
 			RelayTo:         []string{RelayToSFU},

@@ -15,6 +15,15 @@ type Proxy struct {
 	// MaxBody is the largest request body in bytes. 0 leaves the limit to
 	// Mattermost.
 	MaxBody int64 `koanf:"max_body"`
+	// MaxHeader is the largest request header in bytes. A change needs a
+	// restart.
+	MaxHeader int `koanf:"max_header"`
+	// MaxURL is the longest path and query in bytes. 0 leaves the limit to
+	// MaxHeader.
+	MaxURL int `koanf:"max_url"`
+	// SitePath is the path of Mattermost's SiteURL, if it has one, as in
+	// "/chat": access and limits look at what comes behind it.
+	SitePath string `koanf:"site_path"`
 	// Hold is how long a request waits while no upstream can be reached,
 	// as during a restart of Mattermost. 0 answers 502 at once.
 	Hold time.Duration `koanf:"hold"`
@@ -30,5 +39,8 @@ type Proxy struct {
 }
 
 func defaultProxy() Proxy {
-	return Proxy{TrustedProxies: []string{}, IdleTimeout: 45 * time.Second, Hold: 15 * time.Second, HealthPath: defaultHealthPath}
+	return Proxy{
+		TrustedProxies: []string{}, IdleTimeout: 45 * time.Second, Hold: 15 * time.Second, HealthPath: defaultHealthPath,
+		MaxHeader: maxHeaderBytes, MaxURL: 8 << 10,
+	}
 }

@@ -12,6 +12,7 @@ type httpMetrics struct {
 	duration  prometheus.Histogram
 	inFlight  prometheus.Gauge
 	malformed prometheus.Counter
+	limited   *prometheus.CounterVec // reason
 }
 
 // otherMethod counts the methods that are not in methods.
@@ -45,6 +46,10 @@ func newHTTPMetrics(reg prometheus.Registerer) httpMetrics {
 			Name: "sallyport_http_malformed_total", Help: "HTTP/1 requests refused with 400 because their framing is not sound.",
 		}),
 	}
+	m.limited = counters("sallyport_http_limited_total", "Requests refused because a limit was reached.", "reason")
+	for _, which := range []string{limitRequests, limitLogins, limitURL, limitHeader} {
+		m.limited.WithLabelValues(which)
+	}
 	requests := counters("sallyport_http_requests_total", "Requests answered, by class of status and method.", "code", "method")
 	m.requests = map[string]map[string]prometheus.Counter{}
 	for _, method := range methods {
@@ -53,7 +58,7 @@ func newHTTPMetrics(reg prometheus.Registerer) httpMetrics {
 			m.requests[method][code] = requests.WithLabelValues(code, method)
 		}
 	}
-	reg.MustRegister(requests, m.duration, m.inFlight, m.malformed)
+	reg.MustRegister(requests, m.duration, m.inFlight, m.malformed, m.limited)
 	return m
 }
 

@@ -29,6 +29,7 @@ type proxy struct {
 	reverse *httputil.ReverseProxy
 
 	drains drains
+	gate
 
 	failures, refusals *rarely // log lines: "http request", "websocket handshake refused"
 
@@ -43,7 +44,8 @@ type settings struct {
 	maxBody int64          // bytes; 0 = no limit of ours
 	hsts    string         // Strict-Transport-Security; "" = none
 	spread  time.Duration  // over which the WebSockets of a drained upstream are closed
-	pool    *pool
+	guards
+	pool *pool
 }
 
 // newSettings takes what the proxy needs from c.
@@ -52,7 +54,11 @@ func newSettings(c Config, p *pool) (*settings, error) {
 	if err != nil {
 		return nil, fmt.Errorf("proxy.trusted_proxies: %w", err)
 	}
-	s := &settings{domain: c.Domain, trusted: trusted, maxBody: c.Proxy.MaxBody, spread: c.Drain.WebsocketSpread, pool: p}
+	guards, err := newGuards(c)
+	if err != nil {
+		return nil, err
+	}
+	s := &settings{domain: c.Domain, trusted: trusted, maxBody: c.Proxy.MaxBody, spread: c.Drain.WebsocketSpread, guards: guards, pool: p}
 	if c.TLS.HSTS > 0 && c.TLS.Source != SourceSelfSigned { // a promise that such a certificate cannot keep
 		s.hsts = fmt.Sprintf("max-age=%d", int64(c.TLS.HSTS.Seconds()))
 	}
@@ -92,7 +98,7 @@ func exchangeOf(ctx context.Context) *exchange {
 }
 
 func newProxy(s *settings, m *metrics, logger *slog.Logger) *proxy {
-	p := &proxy{tunnels: newTunnels(m), metrics: m, logger: logger, failures: newRarely(), refusals: newRarely()}
+	p := &proxy{tunnels: newTunnels(m), metrics: m, logger: logger, gate: newGate(), failures: newRarely(), refusals: newRarely()}
 	p.drains.asked = make(chan struct{}, 1)
 	p.use(s)
 	p.reverse = &httputil.ReverseProxy{
@@ -118,6 +124,9 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 	if r.Method == http.MethodConnect { // we are nobody's forward proxy
 		http.Error(rec, "CONNECT is not served here", http.StatusMethodNotAllowed)
+		return
+	}
+	if p.guarded(rec, r, x) {
 		return
 	}
 	if s.maxBody > 0 && r.Body != nil {

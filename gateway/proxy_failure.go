@@ -36,6 +36,18 @@ var failures = map[int]failure{
 		ID: "sallyport.client.timeout", Title: "The request did not arrive",
 		Message: "Its rest never came. Please check the connection and try again.",
 	},
+	http.StatusRequestURITooLong: {
+		ID: "sallyport.url.too_long", Title: "That address is too long",
+		Message: "The address is longer than this server allows.",
+	},
+	http.StatusRequestHeaderFieldsTooLarge: {
+		ID: "sallyport.header.too_large", Title: "The request is too large",
+		Message: "Its header is larger than this server allows. Deleting the cookies of this site may help.",
+	},
+	http.StatusTooManyRequests: {
+		ID: "sallyport.limit.reached", Title: "Too many requests",
+		Message: "Your network address has made more requests than this server allows. Please wait a little and try again.",
+	},
 	http.StatusRequestEntityTooLarge: {
 		ID: "sallyport.body.too_large", Title: "That is too large",
 		Message: "The upload is larger than this server allows.",

@@ -56,6 +56,7 @@ func startProxy(t *testing.T, edit func(*Config)) *proxyRig {
 	rig.site = newSite(newRoutes(handlers{
 		proxy: rig.proxy, redirect: redirect(cfg.Domain, "443"), acme: func(h http.Handler) http.Handler { return h },
 	}).at(doorHTTPS), logger)
+	rig.site.server.MaxHeaderBytes = headerRoom * cfg.Proxy.MaxHeader
 	rig.site.afterShutdown = func(hard context.Context) { rig.tunnels.end(hard, cfg.Drain.WebsocketSpread) }
 	rig.serve()
 	return rig

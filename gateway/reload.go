@@ -13,18 +13,23 @@ const (
 	reloadFailed = "failed"
 )
 
-// hotKeys are the keys, or sections, that a reload applies. All others need a
-// restart. (Those of the log need one, too, if Options cannot change them.)
+// hotKeys are the keys, or sections, that a reload applies, but for coldKeys in
+// them. All others need a restart. (Those of the log need one, too, if Options
+// cannot change them.)
 var hotKeys = []string{
 	"upstream",
 	"tls.cert_file", "tls.key_file", "tls.names", "tls.hsts",
 	"proxy",
+	"limits",
 	"turn.secret_file", "turn.previous_secret_file",
 	"sfu.api.clients",
 	"log.level", "log.format",
 	"drain",
 	"reload",
 }
+
+// coldKeys need a restart although their section does not.
+var coldKeys = []string{"proxy.max_header"}
 
 // Reload puts cfg in force as far as that is possible without a restart, and
 // reads certificate and secret files again even if their names are the same.
@@ -109,6 +114,7 @@ func (g *Gateway) reload(cfg Config) (Secrets, error) {
 		g.opts.TextLog.Store(next.Log.Format == "text")
 	}
 	g.port.SetTrusted(s.trusted)
+	g.port.SetLimits(next.Limits.Connections, s.limits.exempt)
 	g.proxy.use(s)
 	return secrets, nil
 }
@@ -131,6 +137,8 @@ func (g *Gateway) merged(next Config) Config {
 	c.Upstream = next.Upstream
 	c.TLS.CertFile, c.TLS.KeyFile, c.TLS.Names, c.TLS.HSTS = next.TLS.CertFile, next.TLS.KeyFile, next.TLS.Names, next.TLS.HSTS
 	c.Proxy = next.Proxy
+	c.Proxy.MaxHeader = g.cfg.Proxy.MaxHeader
+	c.Limits = next.Limits
 	c.TURN.SecretFile, c.TURN.PreviousSecretFile = next.TURN.SecretFile, next.TURN.PreviousSecretFile
 	c.SFU.API.Clients = next.SFU.API.Clients
 	if g.opts.Level != nil {
@@ -144,7 +152,7 @@ func (g *Gateway) merged(next Config) Config {
 }
 
 func (g *Gateway) isHot(key string) bool {
-	if key == "log.level" && g.opts.Level == nil || key == "log.format" && g.opts.TextLog == nil {
+	if key == "log.level" && g.opts.Level == nil || key == "log.format" && g.opts.TextLog == nil || slices.Contains(coldKeys, key) {
 		return false
 	}
 	return slices.ContainsFunc(hotKeys, func(hot string) bool {

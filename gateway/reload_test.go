@@ -53,7 +53,9 @@ func TestHotKeysAreMerged(t *testing.T) {
 	next.TLS.CertFile, next.TLS.KeyFile, next.TLS.Names, next.TLS.HSTS = "c", "k", []string{"n"}, 1
 	next.Proxy = Proxy{
 		TrustedProxies: []string{"::1"}, IdleTimeout: 1, MaxBody: 1, Hold: 1, HealthPath: "/", UpstreamCAFile: "ca", UpstreamServerName: "name",
+		MaxURL: 1, SitePath: "/a", MaxHeader: maxHeaderBytes,
 	}
+	next.Limits = Limits{Connections: 1, Requests: 1, RequestsBurst: 1, Logins: 1, LoginsBurst: 1, Exempt: []string{"::1"}}
 	next.TURN.SecretFile, next.TURN.PreviousSecretFile = "s", "p"
 	next.SFU.API.Clients = []rtcd.Client{{ID: "a"}}
 	next.Log.Level, next.Log.Format = "debug", "text"

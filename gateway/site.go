@@ -19,13 +19,18 @@ const (
 	readHeaderTimeout = 10 * time.Second
 	keepAliveTimeout  = 120 * time.Second
 	redirectPatience  = 10 * time.Second // where nothing but redirects is served
-	maxHeaderBytes    = 64 << 10
+	maxHeaderBytes    = 64 << 10         // unless server.MaxHeaderBytes is set before run
 	maxStreams        = 100              // HTTP/2: requests of one connection at once
 	stuckWrite        = 60 * time.Second // HTTP/2: not one byte taken by the client
 	silentPing        = 30 * time.Second // HTTP/2: silence after which the client is asked whether it lives
 	stopLimit         = 2 * time.Second  // for each step when there is no time to wait
 	requestLimit      = 30 * time.Second // for requests under way when we drain
 )
+
+// headerRoom is how many times proxy.max_header net/http reads. What it finds too
+// long ends an HTTP/2 connection without an answer; what is too long for the
+// proxy gets 431.
+const headerRoom = 2
 
 // preface is the method of "PRI * HTTP/2.0", which net/http takes for an HTTP/1
 // request and hands on for the handler to upgrade (RFC 9113 section 3.4).

@@ -37,6 +37,7 @@ func (c Config) Validate() []Problem {
 	c.validateListen(&ps)
 	c.validateTLS(&ps)
 	c.validateProxy(&ps)
+	c.validateLimits(&ps)
 	c.validateTURN(&ps)
 	c.validateSFU(&ps)
 	c.validateAPI(&ps)

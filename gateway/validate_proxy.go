@@ -88,17 +88,14 @@ func upstreamName(raw string) string {
 }
 
 func (c Config) validateProxy(ps *problems) {
-	for i, network := range c.Proxy.TrustedProxies {
-		if !isAddress(network) && !isPrefix(network) {
-			ps.add(fmt.Sprintf("proxy.trusted_proxies[%d]", i), "%q is not a network like 10.0.0.0/8 or an address", network)
-		}
-	}
+	checkNetworks(ps, "proxy.trusted_proxies", c.Proxy.TrustedProxies)
 	if idle := c.Proxy.IdleTimeout; idle <= 0 || idle >= mattermostIdle {
 		ps.add("proxy.idle_timeout", "%s is not between 1s and 59s: Mattermost closes idle connections after 60s", idle)
 	}
 	if c.Proxy.MaxBody < 0 {
 		ps.add("proxy.max_body", "%d is negative: use 0 for Mattermost's own limit", c.Proxy.MaxBody)
 	}
+	c.validateHead(ps)
 	if c.Proxy.Hold < 0 {
 		ps.add("proxy.hold", "%s is negative: use 0s to answer at once", c.Proxy.Hold)
 	}

@@ -1,8 +1,10 @@
 package tls
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -52,15 +54,23 @@ func (s *slots) release() { <-s.running }
 // at once what they are; and of all that are open. The zero Addr counts in all
 // only: it stands for those to whom no limit by address applies.
 type admission struct {
-	total, perAddr int // limits
+	total int // limit
 
-	mu     sync.Mutex // guards the following
-	count  int
-	byAddr map[netip.Addr]int
+	mu      sync.Mutex // guards the following
+	perAddr int        // limit
+	count   int
+	byAddr  map[netip.Addr]int
 }
 
 func newAdmission(total, perAddr int) *admission {
 	return &admission{total: total, perAddr: perAddr, byAddr: make(map[netip.Addr]int)}
+}
+
+// limit sets how many of one address are admitted from now on; 0: any number.
+func (m *admission) limit(perAddr int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.perAddr = cmp.Or(perAddr, math.MaxInt)
 }
 
 // enter admits one connection from a; refused is the limit it would exceed.

@@ -45,7 +45,8 @@ type PortOptions struct {
 	Total int
 
 	// OpenPerAddress is how many connections of one IPv4 address or IPv6 /64
-	// may be open, from accept until somebody closes them; 0 is 8192.
+	// may be open, from accept until somebody closes them; 0 is 8192. SetLimits
+	// changes it.
 	OpenPerAddress int
 
 	// OpenTotal is the same for all addresses together; 0 is three quarters of
@@ -116,7 +117,8 @@ type Port struct {
 	metrics    *portMetrics
 
 	trusted   *atomic.Pointer[[]netip.Prefix]
-	plainOnly bool // nothing but HTTP without TLS is served
+	exempt    *atomic.Pointer[[]netip.Prefix] // beside trusted, from limits by address
+	plainOnly bool                            // nothing but HTTP without TLS is served
 
 	http, plain, turn, ice *queue
 }
@@ -139,9 +141,11 @@ func NewPort(ln net.Listener, certs *Certificates, o PortOptions) *Port {
 		pending:    newAdmission(o.Total, o.PerAddress),
 		open:       newAdmission(o.OpenTotal, o.OpenPerAddress),
 		trusted:    new(atomic.Pointer[[]netip.Prefix]),
+		exempt:     new(atomic.Pointer[[]netip.Prefix]),
 	}
 	p.makeQueues()
 	p.SetTrusted(o.Trusted)
+	p.exempt.Store(new([]netip.Prefix))
 	p.metrics = newPortMetrics(o.Metrics, p.pending.size)
 	return p
 }
@@ -193,6 +197,14 @@ func (p *Port) ICE() net.Listener { return p.ice }
 // SetTrusted replaces PortOptions.Trusted for new connections.
 func (p *Port) SetTrusted(networks []netip.Prefix) { p.trusted.Store(&networks) }
 
+// SetLimits replaces, for new connections, PortOptions.OpenPerAddress (0: any
+// number) and the networks, beside the trusted ones, to which neither it nor
+// PerAddress applies. They hold for Ports beside this one as well.
+func (p *Port) SetLimits(openPerAddress int, exempt []netip.Prefix) {
+	p.open.limit(openPerAddress)
+	p.exempt.Store(&exempt)
+}
+
 // Run accepts connections until ctx ends, then returns nil. Before it returns
 // it closes the socket, the four listeners and every connection that was not
 // accepted from them, and waits for its goroutines. An error means that the
@@ -209,7 +221,7 @@ func (p *Port) Run(ctx context.Context) error {
 		if err != nil || c == nil {
 			return err
 		}
-		v := &visit{trusted: *p.trusted.Load()}
+		v := &visit{trusted: *p.trusted.Load(), exempt: *p.exempt.Load()}
 		if limit := p.admit(c, v); limit != "" {
 			p.metrics.refused.WithLabelValues(limit).Inc()
 			c.Close()
@@ -227,13 +239,23 @@ func (p *Port) Run(ctx context.Context) error {
 type visit struct {
 	conn    *peeked
 	pending *place
-	trusted []netip.Prefix // as they were when it came
+	trusted []netip.Prefix // as they were when it came, like exempt
+	exempt  []netip.Prefix
+}
+
+// source returns what stands for the remote side of c in limits by address, the
+// zero Addr if none applies to it.
+func (v *visit) source(c net.Conn) netip.Addr {
+	if contains(v.exempt, remoteIP(c)) {
+		return netip.Addr{}
+	}
+	return source(c, v.trusted)
 }
 
 // admit counts c, as pending and as open, and makes it v's; refused is the
 // limit it would exceed.
 func (p *Port) admit(c net.Conn, v *visit) (refused string) {
-	from := source(c, v.trusted)
+	from := v.source(c)
 	open, limit := p.open.take(from)
 	if limit != "" {
 		return "open_" + limit

@@ -110,7 +110,7 @@ func (p *Port) introduce(v *visit) error {
 		return nil
 	}
 	v.conn.client = net.TCPAddrFromAddrPort(client)
-	from := source(v.conn, v.trusted)
+	from := v.source(v.conn)
 	for _, move := range []struct {
 		place  *place
 		prefix string

@@ -1,0 +1,104 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Why a request got no further than to us: what the access log says of it.
+var (
+	errLongURL = errors.New("URL longer than proxy.max_url")
+	errBigHead = errors.New("header longer than proxy.max_header")
+	errTooMany = errors.New("more than limits allow this address")
+)
+
+// A gate is what guarding remembers from request to request. It outlives
+// reloads.
+type gate struct {
+	limiter   *limiter
+	limitings *rarely // log line "client limited"
+}
+
+func newGate() gate { return gate{limiter: newLimiter(), limitings: newRarely()} }
+
+// guards are what requests must pass, a part of the settings.
+type guards struct {
+	maxHeader int    // bytes
+	maxURL    int    // bytes; 0 = no limit of its own
+	sitePath  string // of SiteURL, as cleanPath has it; "" = none
+	limits    allowances
+}
+
+func newGuards(c Config) (guards, error) {
+	limits, err := newAllowances(c.Limits)
+	if err != nil {
+		return guards{}, fmt.Errorf("limits.exempt: %w", err)
+	}
+	return guards{
+		maxHeader: c.Proxy.MaxHeader, maxURL: c.Proxy.MaxURL, sitePath: strings.ToLower(c.Proxy.SitePath), limits: limits,
+	}, nil
+}
+
+// guarded answers r if it must not get to Mattermost, and reports whether it
+// did. It is where all that an administrator may limit or forbid is looked at,
+// the cheapest first.
+func (p *proxy) guarded(w http.ResponseWriter, r *http.Request, x *exchange) bool {
+	if x.maxURL > 0 && len(r.RequestURI) > x.maxURL {
+		p.metrics.limited.WithLabelValues(limitURL).Inc()
+		p.turnAway(w, r, x, http.StatusRequestURITooLong, errLongURL)
+		return true
+	}
+	if headSize(r) > x.maxHeader {
+		p.metrics.limited.WithLabelValues(limitHeader).Inc()
+		p.turnAway(w, r, x, http.StatusRequestHeaderFieldsTooLarge, errBigHead)
+		return true
+	}
+	if which, wait := p.overLimit(r, x); wait > 0 {
+		p.tooMany(w, r, x, which, wait)
+		return true
+	}
+	return false
+}
+
+// headSize is how many bytes the header of r has, or would have in HTTP/1.
+func headSize(r *http.Request) int {
+	n := len(r.Method) + len(r.RequestURI) + len(r.Proto) + len(r.Host)
+	for name, values := range r.Header {
+		for _, v := range values {
+			n += len(name) + len(v) + len(": \r\n")
+		}
+	}
+	return n
+}
+
+// tooMany answers a client that has used up its allowance of one kind.
+func (p *proxy) tooMany(w http.ResponseWriter, r *http.Request, x *exchange, which string, wait time.Duration) {
+	p.metrics.limited.WithLabelValues(which).Inc()
+	level := slog.LevelWarn
+	also, ok := p.limitings.allow()
+	if !ok {
+		level = slog.LevelDebug
+	}
+	p.logger.Log(context.Background(), level, "client limited",
+		append([]any{"remote", x.client, "limit", "limits." + which, "path", redactPath(r.URL)}, also...)...)
+	w.Header().Set("Retry-After", strconv.FormatInt(int64((wait+time.Second-1)/time.Second), 10))
+	p.turnAway(w, r, x, http.StatusTooManyRequests, errTooMany)
+}
+
+// turnAway answers in Mattermost's place a request that it will not see.
+func (p *proxy) turnAway(w http.ResponseWriter, r *http.Request, x *exchange, status int, why error) {
+	x.err, x.id = why, newRequestID()
+	if x.hsts != "" {
+		w.Header().Set("Strict-Transport-Security", x.hsts)
+	}
+	if r.ProtoMajor == 1 && r.ContentLength != 0 {
+		w.Header().Set("Connection", "close") // the body is not worth reading
+	}
+	writeFailure(w, r, status, x.id)
+}
