@@ -173,8 +173,13 @@ func TestNatlab(t *testing.T) {
 				n.proxies(t)
 				n.scenes(t)
 			}
-			n.scene(t, "TLS on a bad line", func(n *network) { n.badLine(nth(2)) })
-			used := 3 // by the plugin, by those who are outside, and by that one
+			n.scene(t, "TLS on a bad line", func(n *network) {
+				n.badLine(nth(2), peer.TURNTLS, `sallyport_turn_drops_total{reason="stream_late"}`)
+			})
+			n.scene(t, "TCP on a bad line", func(n *network) {
+				n.badLine(nth(3), peer.TCP, `sallyport_sfu_dropped_total{reason="tcp_slow"}`)
+			})
+			used := 4 // by the plugin, by those who are outside, and by those two
 			for _, d := range doors {
 				at := nth(used)
 				if lacking != nil || d.rules == "" {

@@ -21,7 +21,7 @@ import (
 const (
 	farAddress  = "10.77.0.1"
 	nearAddress = "10.77.1.%d"
-	nearCount   = 11
+	nearCount   = 12
 )
 
 // A network is sallyport as it is delivered in one network namespace, and room

@@ -77,15 +77,15 @@ func (c *tcpMuxConn) take(r *reader, p []byte, from *net.TCPAddr) {
 // write sends what is queued, as one write for what waits together, until the
 // queue is closed or the connection fails.
 func (p *tcpPeer) write() {
-	keepShort(p.Conn)
+	to := keepShort(p.Conn)
 	buf := make([]byte, 0, tcpBatch)
 	for {
 		var more bool
-		if buf, more = p.out.next(buf[:0]); !more {
+		if buf, more = p.out.next(buf[:0], to.most()); !more {
 			return
 		}
 		_ = p.SetWriteDeadline(time.Now().Add(tcpWrite))
-		if _, err := p.Write(buf); err != nil {
+		if _, err := to.Write(buf); err != nil {
 			_ = p.Close() // ends the reader, which removes the peer
 			return
 		}

@@ -16,10 +16,11 @@ const (
 	// tcpVoiceAge is how long voice waits. It overtakes video, so it waits only
 	// when even voice is too much, or the way stands still.
 	tcpVoiceAge = time.Second
-	// tcpBatch is how many bytes are written at once. A connection that is not
-	// slow has less to write; one that is should not have more in the kernel,
-	// where nothing can overtake it.
+	// tcpBatch is how many bytes are written at once; tcpShort to a connection that
+	// has just not kept up, and so much should be in the kernel, where nothing can
+	// overtake it. Less would cost wide links a part of what they carry.
 	tcpBatch = 4 << 10
+	tcpShort = 2 << 10
 	// bulky is the size in bytes from which an RTP packet is no voice: 20 ms of
 	// Opus at 200 kbit/s.
 	bulky = 520
@@ -92,8 +93,8 @@ func (q *tcpQueue) isVideo(p []byte) bool {
 }
 
 // next waits for something to send and appends it to buf, in RFC 4571 frames, up
-// to tcpBatch bytes or one datagram. It returns false once the queue is closed.
-func (q *tcpQueue) next(buf []byte) ([]byte, bool) {
+// to most bytes or one datagram. It returns false once the queue is closed.
+func (q *tcpQueue) next(buf []byte, most int) ([]byte, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for {
@@ -110,7 +111,7 @@ func (q *tcpQueue) next(buf []byte) ([]byte, bool) {
 		q.ready.Wait()
 	}
 	for _, l := range []*lane{&q.urgent, &q.video} {
-		for l.count > 0 && (len(buf) == 0 || len(buf)+2+l.oldest().n <= tcpBatch) {
+		for l.count > 0 && (len(buf) == 0 || len(buf)+2+l.oldest().n <= most) {
 			d := l.oldest()
 			buf = binary.BigEndian.AppendUint16(buf, uint16(d.n))
 			buf = append(buf, d.buf[:d.n]...)

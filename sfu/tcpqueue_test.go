@@ -23,7 +23,7 @@ func drain(t *testing.T, q *tcpQueue) (numbers map[uint32][]uint16, order []uint
 	t.Helper()
 	numbers = map[uint32][]uint16{}
 	for q.urgent.count+q.video.count > 0 {
-		b, ok := q.next(nil)
+		b, ok := q.next(nil, tcpBatch)
 		if !ok || len(b) == 0 || len(b) > tcpBatch+maxDatagram {
 			t.Fatalf("%d bytes, %v", len(b), ok)
 		}
@@ -89,7 +89,7 @@ func TestSlowConnectionLosesOldVideoFirst(t *testing.T) {
 		}
 		q.push(frames(1, 0, 100), nil)
 		q.close()
-		if _, ok := q.next(nil); ok || q.push(frames(1, 1, 100), nil) {
+		if _, ok := q.next(nil, tcpBatch); ok || q.push(frames(1, 1, 100), nil) {
 			t.Error("the queue works after its close")
 		}
 	})

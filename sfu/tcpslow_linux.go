@@ -1,6 +1,8 @@
 package sfu
 
 import (
+	"cmp"
+	"errors"
 	"net"
 	"syscall"
 )
@@ -8,25 +10,76 @@ import (
 // tcpNotSentLowat is TCP_NOTSENT_LOWAT of tcp(7), which package syscall lacks.
 const tcpNotSentLowat = 25
 
-// keepShort makes the kernel take no more than it can send soon: what it has
-// taken, voice cannot overtake. And CUBIC gives way when a link gets narrow, where
-// BBR, which is the default on some machines, believes for ten round trips in what
-// the link once carried, and loses everything it sends meanwhile. Best effort:
-// without it voice is later on a slow way.
-func keepShort(c net.Conn) {
+// keepShort returns what writes to c so that the kernel takes no more than it can
+// send soon: what it has taken, voice cannot overtake. And CUBIC gives way when a
+// link gets narrow, where BBR, which is the default on some machines, believes for
+// ten round trips in what the link once carried, and loses everything it sends
+// meanwhile. Best effort: without it voice is later on a slow way.
+func keepShort(c net.Conn) *shortWriter {
+	w := &shortWriter{conn: c}
 	if under, ok := c.(interface{ NetConn() net.Conn }); ok { // of the shared port
 		c = under.NetConn()
 	}
 	s, ok := c.(syscall.Conn)
 	if !ok {
-		return
+		return w
 	}
 	raw, err := s.SyscallConn()
 	if err != nil {
-		return
+		return w
 	}
-	_ = raw.Control(func(fd uintptr) {
-		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotSentLowat, tcpBatch)
+	if raw.Control(func(fd uintptr) {
+		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotSentLowat, tcpShort)
 		_ = syscall.SetsockoptString(int(fd), syscall.IPPROTO_TCP, syscall.TCP_CONGESTION, "cubic")
+	}) == nil {
+		w.raw = raw
+	}
+	return w
+}
+
+// A shortWriter writes to a TCP connection. The kernel looks at how much it holds
+// only when it begins a new buffer, and joins to the last one, up to 64 KiB,
+// whatever is written before that has been sent. So it is told of an end every so
+// often, behind which it begins a new one.
+type shortWriter struct {
+	conn net.Conn
+	raw  syscall.RawConn // nil: conn it is
+	open int             // bytes since the last end
+	slow bool            // it had to wait for room
+}
+
+// most is how much should be written at once.
+func (w *shortWriter) most() int {
+	if w.slow {
+		return tcpShort
+	}
+	return tcpBatch
+}
+
+func (w *shortWriter) Write(b []byte) (sent int, failed error) {
+	if w.raw == nil {
+		return w.conn.Write(b)
+	}
+	flags := syscall.MSG_DONTWAIT | syscall.MSG_NOSIGNAL
+	if w.open += len(b); w.open >= tcpShort {
+		flags |= syscall.MSG_EOR
+		w.open = 0
+	}
+	w.slow = false
+	err := w.raw.Write(func(fd uintptr) bool {
+		for sent < len(b) && failed == nil {
+			n, err := syscall.SendmsgN(int(fd), b[sent:], nil, nil, flags)
+			switch {
+			case errors.Is(err, syscall.EAGAIN):
+				w.slow = true
+				return false
+			case err == nil:
+				sent += n
+			case !errors.Is(err, syscall.EINTR):
+				failed = err
+			}
+		}
+		return true
 	})
+	return sent, cmp.Or(failed, err)
 }

@@ -4,5 +4,9 @@ package sfu
 
 import "net"
 
-// keepShort does nothing where the kernel has no such option.
-func keepShort(net.Conn) {}
+// A shortWriter is a connection as it is where the kernel has no options for it.
+type shortWriter struct{ net.Conn }
+
+func keepShort(c net.Conn) shortWriter { return shortWriter{c} }
+
+func (shortWriter) most() int { return tcpBatch }

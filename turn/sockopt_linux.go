@@ -13,18 +13,17 @@ const (
 )
 
 const (
-	// notSent is how much the kernel keeps that it has not sent yet, in bytes:
-	// what waits longer waits with us, where it can be dropped.
-	notSent = 8 << 10
-
 	// vanished is after how long without acknowledgement a connection with
 	// data on the way ends. Its allocation goes with it.
 	vanished = 20 * time.Second
 )
 
 // tune sets the options that relayed media wants on the TCP connection beneath
-// conn, if there is one. They fail on closed connections only, as the first
-// read will find out.
+// conn, if there is one. What the kernel has taken, voice cannot overtake: it takes
+// no more than it can send soon. And CUBIC gives way when a link gets narrow, where
+// BBR, which is the default on some machines, believes for ten round trips in what
+// the link once carried, and loses everything it sends meanwhile. Best effort: what
+// fails makes voice later on a slow way, and on closed connections all fails.
 func tune(conn net.Conn) {
 	for {
 		inner, ok := conn.(interface{ NetConn() net.Conn })
@@ -43,7 +42,8 @@ func tune(conn net.Conn) {
 		return
 	}
 	_ = raw.Control(func(fd uintptr) {
-		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotSentLowat, notSent)
+		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotSentLowat, kernelShare)
 		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout, int(vanished/time.Millisecond))
+		_ = syscall.SetsockoptString(int(fd), syscall.IPPROTO_TCP, syscall.TCP_CONGESTION, "cubic")
 	})
 }

@@ -19,6 +19,12 @@ const (
 	writeChunk = 8 << 10
 	writeTime  = 10 * time.Second
 
+	// kernelShare is how many bytes the kernel should keep that it has not sent yet,
+	// and how many are made ready for a connection that does not keep up: neither
+	// can be overtaken by voice any more. Less would cost wide links a part of what
+	// they carry.
+	kernelShare = 2 << 10
+
 	// coalesceFrom is how many bytes must wait for several frames to share a TLS
 	// record. There are clients (coturn's) that take a record for a message and
 	// lose what follows the first; they never send so much that this much waits,
@@ -51,7 +57,6 @@ type stream struct {
 func (s *stream) run(ctx context.Context) {
 	stop := context.AfterFunc(ctx, func() { _ = s.conn.Close() })
 	defer stop()
-	keepShort(s.conn)
 	s.read()
 	s.out.end()
 	s.shard.post(event{s.client, connectionGone}) // first: TLS says goodbye, which may take seconds
@@ -149,7 +154,7 @@ func (s *stream) flush() {
 func (s *stream) writeNow() bool {
 	s.wire.hold()
 	for {
-		more := s.fill()
+		more := s.fill(writeChunk)
 		switch all, err := s.wire.send(); {
 		case err != nil:
 			s.fail()
@@ -169,7 +174,7 @@ func (s *stream) writeLater() {
 	if s.wire != nil {
 		s.pushAll()
 	} else {
-		for more := true; more; more = s.seal() {
+		for more := true; more; more = s.seal(writeChunk) {
 			_ = s.conn.SetWriteDeadline(time.Now().Add(writeTime))
 		}
 	}
@@ -183,7 +188,7 @@ func (s *stream) pushAll() {
 			s.fail()
 			return
 		}
-		s.fill()
+		s.fill(kernelShare)
 		if s.wire.waiting() == 0 {
 			_, _ = s.wire.send() // what TLS has said meanwhile
 			return
@@ -201,27 +206,27 @@ func (s *stream) fail() {
 // to send hold none.
 var chunks = sync.Pool{New: func() any { return new([writeChunk]byte) }}
 
-// fill makes about as much of what waits ready to be sent as the kernel should get
-// at once, and tells whether more may wait. It needs s.writing.
-func (s *stream) fill() bool {
-	for s.wire.waiting() < writeChunk {
-		if !s.seal() {
+// fill makes about so many bytes of what waits ready to be sent, and tells whether
+// more may wait. It needs s.writing.
+func (s *stream) fill(most int) bool {
+	for s.wire.waiting() < most {
+		if !s.seal(most - s.wire.waiting()) {
 			return false
 		}
 	}
 	return true
 }
 
-// seal makes one write of what waits, and tells whether there was anything. It
-// needs s.writing.
-func (s *stream) seal() bool {
+// seal makes one write of what waits, so many bytes at most or one frame, and tells
+// whether there was anything. It needs s.writing.
+func (s *stream) seal(most int) bool {
 	chunk := chunks.Get().(*[writeChunk]byte)
 	defer chunks.Put(chunk)
 	frames := writeChunk // as many as fit
 	if s.records && s.out.waiting() < coalesceFrom {
 		frames = 1
 	}
-	b := s.out.take(chunk[:0], writeChunk, frames)
+	b := s.out.take(chunk[:0], most, frames)
 	if len(b) == 0 {
 		return false
 	}

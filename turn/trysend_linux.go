@@ -8,15 +8,20 @@ import (
 // canTry tells whether trySend works here.
 const canTry = true
 
-// trySend writes to a socket what there is room for, perhaps nothing. It does not
-// wait, so the scheduler need not hear of it: told, it takes the processor away
-// from whoever writes much, and gives it back with two wake-ups.
-func trySend(fd uintptr, b []byte) (int, error) {
+// trySend writes to a socket what there is room for, perhaps nothing. What follows
+// the end of b is not joined to it, if last. It does not wait, so the scheduler
+// need not hear of it: told, it takes the processor away from whoever writes much,
+// and gives it back with two wake-ups.
+func trySend(fd uintptr, b []byte, last bool) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
 	}
+	flags := uintptr(syscall.MSG_DONTWAIT | syscall.MSG_NOSIGNAL)
+	if last {
+		flags |= syscall.MSG_EOR
+	}
 	for {
-		n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), flags, 0, 0)
 		switch errno {
 		case 0:
 			return int(n), nil

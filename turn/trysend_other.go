@@ -8,4 +8,4 @@ import "errors"
 // something is written.
 const canTry = false
 
-func trySend(uintptr, []byte) (int, error) { return 0, errors.ErrUnsupported }
+func trySend(uintptr, []byte, bool) (int, error) { return 0, errors.ErrUnsupported }

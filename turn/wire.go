@@ -1,6 +1,7 @@
 package turn
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net"
@@ -28,8 +29,8 @@ type wire struct {
 	held bool
 	buf  *[]byte // what waits, from sent on; nil: nothing
 	sent int
-	n    int // results of call
-	err  error
+	open int   // bytes since the kernel was told of an end
+	err  error // of call
 }
 
 // wires are buffers of what is being written. Connections that have nothing to
@@ -122,21 +123,18 @@ func (w *wire) send() (all bool, err error) {
 // push waits until the kernel has taken all, a while at most. The wire stays
 // held.
 func (w *wire) push() error {
-	for {
+	_ = w.tcp.SetWriteDeadline(time.Now().Add(writeTime))
+	var failed error
+	err := w.raw.Write(func(fd uintptr) bool {
 		w.mu.Lock()
-		buf, sent := w.buf, w.sent
-		w.buf, w.sent = nil, 0 // what TLS writes meanwhile comes behind it
-		w.mu.Unlock()
-		if buf == nil {
-			return nil
+		defer w.mu.Unlock()
+		if w.buf != nil {
+			w.attempt(fd)
 		}
-		_ = w.tcp.SetWriteDeadline(time.Now().Add(writeTime))
-		_, err := w.tcp.Write((*buf)[sent:])
-		giveBack(buf)
-		if err != nil {
-			return err
-		}
-	}
+		failed = w.err
+		return w.buf == nil || failed != nil
+	})
+	return cmp.Or(err, failed)
 }
 
 // try needs w.mu.
@@ -147,19 +145,30 @@ func (w *wire) try() (all bool, err error) {
 	if err := w.raw.Control(w.call); err != nil {
 		return false, err
 	}
-	if w.err != nil {
-		return false, w.err
+	return w.buf == nil, w.err
+}
+
+// attempt is called with the socket, if something waits. It needs w.mu.
+//
+// The kernel looks at how much it holds only when it begins a new buffer, and joins
+// to the last one, up to 64 KiB, whatever is written before that has been sent. So
+// it is told of an end every so often, behind which it begins a new one.
+func (w *wire) attempt(fd uintptr) {
+	b := (*w.buf)[w.sent:]
+	last := w.open+len(b) >= kernelShare
+	n, err := trySend(fd, b, last)
+	w.sent += n
+	w.open += n
+	w.err = err
+	if n < len(b) {
+		return
 	}
-	if w.sent += w.n; w.sent < len(*w.buf) {
-		return false, nil
+	if last {
+		w.open = 0
 	}
 	giveBack(w.buf)
 	w.buf, w.sent = nil, 0
-	return true, nil
 }
-
-// attempt is called with the socket.
-func (w *wire) attempt(fd uintptr) { w.n, w.err = trySend(fd, (*w.buf)[w.sent:]) }
 
 func giveBack(buf *[]byte) {
 	if cap(*buf) > 4*writeChunk {
