@@ -65,11 +65,15 @@ type SFU struct {
 	API rtcd.Config `koanf:"api"`
 }
 
-// Admin is the private listener.
+// Admin is the private listener, and the socket for commands.
 type Admin struct {
 	// Listen is the TCP address of /metrics, /healthz, /readyz, /status and
 	// /debug/pprof. Nothing there asks for a password: it must not be public.
 	Listen string `koanf:"listen"`
+	// Socket is the path of the Unix socket that commands come in at, open to
+	// this process's user and root alone. If it is the default and its
+	// directory does not exist, there is none. Empty turns it off.
+	Socket string `koanf:"socket"`
 }
 
 // Log says what is logged to standard error.
@@ -112,6 +116,9 @@ const (
 	RelayToSFU = "sfu"
 )
 
+// defaultSocket is where the socket of an installed service is.
+const defaultSocket = "/run/sallyport/admin.sock"
+
 // Default returns the configuration that an empty file stands for. It lacks
 // only what nobody can guess: the domain and the TURN secret.
 func Default() Config {
@@ -141,7 +148,7 @@ func Default() Config {
 				Store:   "/var/lib/sallyport/clients",
 			},
 		},
-		Admin: Admin{Listen: "127.0.0.1:9443"},
+		Admin: Admin{Listen: "127.0.0.1:9443", Socket: defaultSocket},
 		Log:   Log{Level: "info", Format: "json"},
 		Drain: Drain{Timeout: 2 * time.Hour, WebsocketSpread: 15 * time.Second},
 	}

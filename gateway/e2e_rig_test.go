@@ -163,7 +163,7 @@ func startHere(t *testing.T, edit func(*gateway.Config)) (*target, *gateway.Gate
 	cfg.TURN.SecretFile = "turn"
 	cfg.SFU.UDP, cfg.SFU.TCP = "127.0.0.1:0", "127.0.0.1:0"
 	cfg.SFU.API = rtcd.Config{Listen: "127.0.0.1:0", Clients: []rtcd.Client{{ID: e2eClient, KeyFile: "client"}}}
-	cfg.Admin.Listen = "127.0.0.1:0"
+	cfg.Admin.Listen, cfg.Admin.Socket = "127.0.0.1:0", ""
 	if edit != nil {
 		edit(&cfg)
 	}

@@ -33,6 +33,10 @@ type Options struct {
 	ReadFile func(name string) ([]byte, error)
 	// SelfTest is how often the way through TURN is tested; 0: every minute.
 	SelfTest time.Duration
+	// Reload is called when a command asks for a reload. It should read the
+	// configuration again and return what Gateway.Reload returns, or every
+	// fault on a line of its own. nil: the command is refused.
+	Reload func() (Changes, error)
 	// Version is what is running.
 	Version rtcd.Version
 }
@@ -244,8 +248,17 @@ func (g *Gateway) buildHTTP(cfg Config, _ Secrets) error {
 	}
 	g.admin = admin.New(admin.Options{
 		Logger: g.logger, Metrics: g.registry, Status: g.Status, Ready: g.ready,
+		Commands: g.commands(),
 	})
 	return nil
+}
+
+func (g *Gateway) commands() admin.Commands {
+	c := admin.Commands{Drain: g.proxy.setDrained}
+	if g.opts.Reload != nil {
+		c.Reload = func() (any, error) { return g.opts.Reload() }
+	}
+	return c
 }
 
 func (g *Gateway) routes(cfg Config) routes {

@@ -64,6 +64,9 @@ func (g *Gateway) parts() []part {
 			part{"api", simple(func(ctx context.Context) error { return g.rtcd.Run(ctx, g.sockets.api) })},
 			part{"sfu", simple(func(ctx context.Context) error { return g.sfu.Run(ctx, g.port.ICE()) })})
 	}
+	if g.sockets.commands != nil {
+		parts = append(parts, part{"commands", simple(func(ctx context.Context) error { return g.admin.RunCommands(ctx, g.sockets.commands) })})
+	}
 	return append(parts,
 		part{"certificates", simple(g.certs.Run)},
 		part{"upstreams", simple(g.proxy.watch)},
@@ -223,5 +226,5 @@ func (g *Gateway) config() Config {
 func (g *Gateway) logListening() {
 	a := g.Addrs()
 	g.logger.Info("serving", "domain", g.config().Domain, "https", a.HTTPS, "http", a.HTTP, "udp", a.UDP,
-		"media_udp", a.MediaUDP, "media_tcp", a.MediaTCP, "api", a.API, "admin", a.Admin)
+		"media_udp", a.MediaUDP, "media_tcp", a.MediaTCP, "api", a.API, "admin", a.Admin, "commands", a.Commands)
 }

@@ -5,15 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
 	"syscall"
 
+	"sallyport/gateway/admin"
 	"sallyport/sfu"
 )
 
 // sockets is every socket we listen on. Those that are off are nil.
 type sockets struct {
 	https, http, api, admin net.Listener
+	commands                net.Listener
 	udp                     *net.UDPConn // listen.udp without an SFU, whose it is otherwise
 	media                   *sfu.Sockets
 }
@@ -22,6 +26,8 @@ type sockets struct {
 // for those that are off. MediaUDP and MediaTCP are the first of each.
 type Addrs struct {
 	HTTPS, HTTP, UDP, API, Admin, MediaUDP, MediaTCP string
+
+	Commands string // path of admin.socket
 }
 
 // open opens everything that cfg asks for. After an error, close releases what
@@ -49,14 +55,33 @@ func (s *sockets) open(cfg Config) error {
 			return err
 		}
 	}
-	s.admin, err = listenTCP("admin.listen", cfg.Admin.Listen)
+	if s.admin, err = listenTCP("admin.listen", cfg.Admin.Listen); err != nil {
+		return err
+	}
+	s.commands, err = listenCommands(cfg.Admin.Socket)
 	return err
+}
+
+// listenCommands opens admin.socket. The default has a directory where a service
+// manager has made one: elsewhere there is no socket.
+func listenCommands(path string) (net.Listener, error) {
+	if path == "" {
+		return nil, nil
+	}
+	if _, err := os.Stat(filepath.Dir(path)); path == defaultSocket && errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	l, err := admin.ListenSocket(path)
+	if err != nil {
+		return nil, explainBind("admin.socket", path, err)
+	}
+	return l, nil
 }
 
 // close closes them all. Those that their part has closed already are no error.
 func (s *sockets) close() error {
 	var errs []error
-	for _, l := range []net.Listener{s.https, s.http, s.api, s.admin} {
+	for _, l := range []net.Listener{s.https, s.http, s.api, s.admin, s.commands} {
 		if l != nil {
 			errs = append(errs, unlessClosed(l.Close()))
 		}
@@ -89,7 +114,7 @@ func unlessClosed(err error) error {
 // Addrs returns the addresses as bound.
 func (g *Gateway) Addrs() Addrs {
 	s := &g.sockets
-	a := Addrs{HTTPS: addrOf(s.https), HTTP: addrOf(s.http), API: addrOf(s.api), Admin: addrOf(s.admin)}
+	a := Addrs{HTTPS: addrOf(s.https), HTTP: addrOf(s.http), API: addrOf(s.api), Admin: addrOf(s.admin), Commands: addrOf(s.commands)}
 	if s.udp != nil {
 		a.UDP = s.udp.LocalAddr().String()
 	}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -101,5 +103,19 @@ func TestHostOf(t *testing.T) {
 			t.Errorf("%s: %q, want %q", listen, got, want)
 		}
 		_ = l.Close()
+	}
+}
+
+// The default place of the socket for commands is one that only a service has;
+// any other must be possible.
+func TestSocketForCommandsNeedsItsDirectory(t *testing.T) {
+	if _, err := os.Stat(filepath.Dir(defaultSocket)); err == nil {
+		t.Skipf("%s exists here", filepath.Dir(defaultSocket))
+	}
+	for path, fault := range map[string]string{"": "", defaultSocket: "", "/run/no-such-directory/x": `admin.socket: open "/run/no-such-directory/x": `} {
+		l, err := listenCommands(path)
+		if l != nil || (err == nil) != (fault == "") || err != nil && !strings.HasPrefix(err.Error(), fault) {
+			t.Errorf("%q: %v %v", path, l, err)
+		}
 	}
 }

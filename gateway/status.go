@@ -41,6 +41,7 @@ func (g *Gateway) listeners() []admin.Listener {
 		{Key: "sfu.tcp", Network: "tcp", Address: a.MediaTCP},
 		{Key: "sfu.api.listen", Network: "tcp", Address: a.API},
 		{Key: "admin.listen", Network: "tcp", Address: a.Admin},
+		{Key: "admin.socket", Network: "unix", Address: a.Commands},
 	}
 	return slices.DeleteFunc(all, func(l admin.Listener) bool { return l.Address == "" })
 }

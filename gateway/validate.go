@@ -3,9 +3,12 @@ package gateway
 import (
 	"fmt"
 	"net/netip"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
+
+	"sallyport/gateway/admin"
 )
 
 // Problem is one thing wrong with a Config.
@@ -42,6 +45,7 @@ func (c Config) Validate() []Problem {
 	c.validateSFU(&ps)
 	c.validateAPI(&ps)
 	c.validateAdmin(&ps)
+	c.validateSocket(&ps)
 	c.validateRest(&ps)
 	c.validateShared(&ps)
 	return ps
@@ -96,6 +100,14 @@ func (c Config) validateAdmin(ps *problems) {
 	checkListen(ps, "admin.listen", c.Admin.Listen)
 	if a, err := parseListen(c.Admin.Listen); err == nil && !a.private() {
 		ps.add("admin.listen", "%s can be reached from outside and asks for no password: use a loopback or private address, like 127.0.0.1:9443", c.Admin.Listen)
+	}
+}
+
+func (c Config) validateSocket(ps *problems) {
+	if s := c.Admin.Socket; s != "" && !path.IsAbs(s) {
+		ps.add("admin.socket", "%q is not a path like %s", s, defaultSocket)
+	} else if len(s) > admin.MaxSocket {
+		ps.add("admin.socket", "the path has %d bytes, %d is the most", len(s), admin.MaxSocket)
 	}
 }
 

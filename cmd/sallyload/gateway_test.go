@@ -96,7 +96,7 @@ func serveGateway(dir string) error {
 	cfg.TURN.SecretFile = filepath.Join(dir, "turn")
 	cfg.SFU.UDP, cfg.SFU.TCP = "127.0.0.1:0", "127.0.0.1:0"
 	cfg.SFU.API = rtcd.Config{Listen: "127.0.0.1:0", Clients: []rtcd.Client{{ID: "sallyload", KeyFile: filepath.Join(dir, "client")}}}
-	cfg.Admin.Listen = "127.0.0.1:0"
+	cfg.Admin.Listen, cfg.Admin.Socket = "127.0.0.1:0", ""
 	cfg.Drain.Timeout = 0
 	g, err := gateway.New(cfg, gateway.Options{Logger: slog.New(slog.NewJSONHandler(os.Stderr, nil))})
 	if err != nil {

@@ -136,7 +136,7 @@ func (f demoFlags) config() (gateway.Config, error) {
 	c.SFU.API.Listen = f.api
 	c.SFU.API.Clients = []rtcd.Client{{ID: demoClient, KeyFile: demoKeyFile}}
 	c.SFU.API.Store = ""
-	c.Admin.Listen = f.admin
+	c.Admin.Listen, c.Admin.Socket = f.admin, "" // a demo beside an installed service must not take its socket
 	c.Drain.Timeout, c.Drain.WebsocketSpread = 0, 0
 	return c, nil
 }

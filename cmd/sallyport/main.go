@@ -27,6 +27,8 @@ func commands() []command {
 		{"check", "[-config FILE]", "check the configuration and print what it amounts to", check},
 		{"doctor", "[-json] [-config FILE]", "examine the installation from outside, and say what to do", runDoctor},
 		{"status", "[-json] [-config FILE]", "print what the running gateway is doing", status},
+		{"upstream", "list | drain URL | undrain URL", "take a Mattermost node out of service, or put it back", upstream},
+		{"reload", "[-config FILE]", "have the running gateway read its configuration again", reloadRunning},
 		{"turn-credentials", "-user NAME [-ttl 4h]", "mint TURN credentials from the configured secret", turnCredentials},
 		{"version", "[-json]", "print build information", version},
 	}

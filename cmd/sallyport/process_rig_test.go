@@ -37,7 +37,8 @@ type process struct {
 	running *os.Process
 	log     *logBook
 	ended   chan struct{}
-	code    int // of its exit, once it has ended
+	code    int    // of its exit, once it has ended
+	socket  string // for commands; "" if there is none
 
 	// Where it serves, host:port each.
 	HTTPS, API, Admin string
@@ -75,9 +76,9 @@ sfu:
   udp: 127.0.0.1:0
   tcp: 127.0.0.1:0
   api: {listen: "127.0.0.1:0", clients: [{id: %[3]s, key_file: %[1]s/client-key}], store: ""}
-admin: {listen: "127.0.0.1:0"}
+admin: {listen: "127.0.0.1:0", socket: %[4]q}
 log: {level: info}
-`, filepath.Dir(p.file), upstream, processClient)
+`, filepath.Dir(p.file), upstream, processClient, p.socket)
 }
 
 func (p *process) configure(text string) {

@@ -27,7 +27,11 @@ func serve(args []string) int {
 	logWarnings(logger, l)
 	limitMemory(logger)
 	spareMemory()
-	g, err := gateway.New(l.Config, gateway.Options{Logger: logger, Level: &log.level, TextLog: &log.text, Version: build()})
+	var running *live // when commands can come, it is there
+	g, err := gateway.New(l.Config, gateway.Options{
+		Logger: logger, Level: &log.level, TextLog: &log.text, Version: build(),
+		Reload: func() (gateway.Changes, error) { return running.reload() },
+	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "sallyport:", err)
 		return 1
@@ -35,7 +39,7 @@ func serve(args []string) int {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	go func() { _ = newThrift(logger).Run(ctx) }()
-	running := newLive(g, logger, l)
+	running = newLive(g, logger, l)
 	go running.watch(ctx, time.Tick(watchInterval))
 	return operate(g, logger, func() { _, _ = running.reload() })
 }

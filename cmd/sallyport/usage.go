@@ -21,13 +21,23 @@ func usage(w io.Writer) {
 
 // parseFlags parses args. When it returns false, the program ends with code.
 func parseFlags(flags *flag.FlagSet, args []string) (code int, ok bool) {
+	return parseArguments(flags, args, 0)
+}
+
+// parseArguments parses args, of which n follow the flags. When it returns false,
+// the program ends with code.
+func parseArguments(flags *flag.FlagSet, args []string, n int) (code int, ok bool) {
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0, false
 	} else if err != nil { // which the flag package has printed
 		return 2, false
 	}
-	if flags.NArg() > 0 {
-		fmt.Fprintf(os.Stderr, "sallyport %s: unexpected argument %q\n", flags.Name(), flags.Arg(0))
+	if flags.NArg() > n {
+		fmt.Fprintf(os.Stderr, "sallyport %s: unexpected argument %q\n", flags.Name(), flags.Arg(n))
+		return 2, false
+	}
+	if flags.NArg() < n {
+		fmt.Fprintf(os.Stderr, "sallyport %s: an argument is missing\n", flags.Name())
 		return 2, false
 	}
 	return 0, true

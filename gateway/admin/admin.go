@@ -5,7 +5,8 @@
 //	/debug/pprof/  profiles, nowhere else       /readyz         200: send it traffic
 //
 // Nothing asks for a password: whoever can connect may read all of it, and
-// nothing can be changed.
+// nothing can be changed. Commands come in elsewhere, over a Unix socket that only
+// the administrator can open: see RunCommands.
 package admin
 
 import (
@@ -40,6 +41,8 @@ type Options struct {
 	Metrics prometheus.Gatherer
 	Status  func() Status // called for each request
 	Ready   func() bool   // whether to be sent traffic
+
+	Commands Commands // for RunCommands, which needs Drain
 }
 
 // A Server answers on the admin listener.
@@ -57,10 +60,14 @@ func New(o Options) *Server {
 
 // Run serves ln until ctx ends and closes it.
 func (s *Server) Run(ctx context.Context, ln net.Listener) error {
+	return s.serve(ctx, ln, guard(ln.Addr(), s.handler()))
+}
+
+func (s *Server) serve(ctx context.Context, ln net.Listener, handler http.Handler) error {
 	base, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
 	server := &http.Server{
-		Handler:           guard(ln.Addr(), s.handler()),
+		Handler:           handler,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		BaseContext:       func(net.Listener) context.Context { return base },

@@ -99,7 +99,7 @@ func testConfig(t *testing.T, dir, upstream string, cert certificate) gateway.Co
 	cfg.SFU.API.Listen = "127.0.0.1:0"
 	cfg.SFU.API.Clients = []rtcd.Client{{ID: "mattermost", KeyFile: write(t, dir, "client-key", []byte(clientKey))}}
 	cfg.SFU.API.Store = ""
-	cfg.Admin.Listen = "127.0.0.1:0"
+	cfg.Admin.Listen, cfg.Admin.Socket = "127.0.0.1:0", ""
 	return cfg
 }
 
