@@ -25,10 +25,8 @@ const (
 	siegeCPU  = 0.05
 	siegeCalm = 5 * time.Second
 	// siegeMemory is how much the product may grow while it is attacked, in bytes,
-	// and siegeRest how much of that may be left in the end. Half-open handshakes
-	// need the most: 10,000 at once some 210 MiB, of which the stacks of two
-	// goroutines each are 90, and 260 until the garbage of their end is collected.
-	siegeMemory = 320 << 20
+	// and siegeRest how much of that may be left in the end.
+	siegeMemory = 200 << 20
 	siegeRest   = 64 << 20
 	// siegeOthers is the share of the machine that programs which have nothing to
 	// do with the siege may take.
