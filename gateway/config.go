@@ -130,6 +130,7 @@ func Default() Config {
 			ACME:       tls.ACME{CA: "letsencrypt", Storage: "/var/lib/sallyport/acme", KeyType: "p256"},
 			Names:      []string{},
 			MinVersion: "1.2",
+			ClientAuth: tls.ClientAuth{Mode: tls.ClientAuthOff},
 			HSTS:       4380 * time.Hour,
 		},
 		Proxy:  defaultProxy(),

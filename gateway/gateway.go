@@ -235,6 +235,7 @@ func (g *Gateway) buildHTTP(cfg Config, _ Secrets) error {
 	table := g.routes(cfg)
 	g.secure = newSite(table.at(doorHTTPS), g.logger)
 	g.secure.afterShutdown = g.endTunnels
+	g.secure.server.ConnContext = g.greet
 	g.plain = newSite(table.at(doorPlain), g.logger)
 	g.plain.patience = redirectPatience
 	if g.sockets.http != nil {

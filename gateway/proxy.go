@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -86,6 +87,8 @@ type exchange struct {
 	id      string     // given to the client on an error page; "" until then
 	err     error      // why it failed
 
+	certificate *x509.Certificate // that the client has shown; nil: none
+
 	node  *upstream // who answered; nil until then
 	leave func()    // ends the count of a WebSocket there; nil if it is none
 }
@@ -127,6 +130,11 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if p.guarded(rec, r, x) {
+		return
+	}
+	var err error
+	if x.certificate, err = identify(r); err != nil {
+		p.fail(rec, r, err)
 		return
 	}
 	if s.maxBody > 0 && r.Body != nil {
@@ -252,6 +260,8 @@ func failureStatus(err error) int {
 		return http.StatusRequestEntityTooLarge
 	case errors.Is(err, errMalformed):
 		return http.StatusBadRequest
+	case errors.Is(err, errNotAdmitted):
+		return http.StatusForbidden
 	case errors.As(err, &dial):
 		return http.StatusBadGateway
 	case errors.Is(err, errStalled): // the client's doing, no fault of Mattermost's

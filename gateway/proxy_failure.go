@@ -32,6 +32,10 @@ var failures = map[int]failure{
 		ID: "sallyport.request.malformed", Title: "The request is malformed",
 		Message: "Its body is not what HTTP allows.",
 	},
+	http.StatusForbidden: {
+		ID: "sallyport.client_certificate.refused", Title: "A client certificate is needed",
+		Message: "This server admits only browsers and apps that have a certificate it accepts. Please ask its administrator for one.",
+	},
 	http.StatusRequestTimeout: {
 		ID: "sallyport.client.timeout", Title: "The request did not arrive",
 		Message: "Its rest never came. Please check the connection and try again.",

@@ -27,6 +27,7 @@ func (p *proxy) rewrite(pr *httputil.ProxyRequest) {
 		out.Header.Del("Upgrade")
 	}
 	dropUntrusted(out.Header)
+	introduce(out.Header, x.certificate)
 	// Mattermost believes the leftmost address of X-Forwarded-For, so nothing a
 	// client wrote may stay in it.
 	if x.client.IsValid() {

@@ -18,7 +18,7 @@ const (
 // cannot change them.)
 var hotKeys = []string{
 	"upstream",
-	"tls.cert_file", "tls.key_file", "tls.names", "tls.hsts",
+	"tls.cert_file", "tls.key_file", "tls.names", "tls.min_version", "tls.client_auth", "tls.hsts",
 	"proxy",
 	"limits",
 	"turn.secret_file", "turn.previous_secret_file",
@@ -136,6 +136,7 @@ func (g *Gateway) merged(next Config) Config {
 	c := g.cfg
 	c.Upstream = next.Upstream
 	c.TLS.CertFile, c.TLS.KeyFile, c.TLS.Names, c.TLS.HSTS = next.TLS.CertFile, next.TLS.KeyFile, next.TLS.Names, next.TLS.HSTS
+	c.TLS.MinVersion, c.TLS.ClientAuth = next.TLS.MinVersion, next.TLS.ClientAuth
 	c.Proxy = next.Proxy
 	c.Proxy.MaxHeader = g.cfg.Proxy.MaxHeader
 	c.Limits = next.Limits

@@ -51,6 +51,7 @@ func TestHotKeysAreMerged(t *testing.T) {
 	old, next := Default(), Default()
 	next.Upstream = []string{"http://a"}
 	next.TLS.CertFile, next.TLS.KeyFile, next.TLS.Names, next.TLS.HSTS = "c", "k", []string{"n"}, 1
+	next.TLS.MinVersion, next.TLS.ClientAuth.Mode = "1.3", "required"
 	next.Proxy = Proxy{
 		TrustedProxies: []string{"::1"}, IdleTimeout: 1, MaxBody: 1, Hold: 1, HealthPath: "/", UpstreamCAFile: "ca", UpstreamServerName: "name",
 		MaxURL: 1, SitePath: "/a", MaxHeader: maxHeaderBytes,

@@ -40,8 +40,24 @@ func (c Config) validateTLS(ps *problems) {
 	if t.MinVersion != "1.2" && t.MinVersion != "1.3" {
 		ps.add("tls.min_version", "%q is not \"1.2\" or \"1.3\"", t.MinVersion)
 	}
+	c.validateClientAuth(ps)
 	if t.HSTS < 0 {
 		ps.add("tls.hsts", "%s is negative: use 0s to turn it off", t.HSTS)
+	}
+}
+
+func (c Config) validateClientAuth(ps *problems) {
+	switch a := c.TLS.ClientAuth; a.Mode {
+	case tls.ClientAuthOff:
+		if a.CAFile != "" {
+			ps.add("tls.client_auth.ca_file", "only used with tls.client_auth.mode optional or required")
+		}
+	case tls.ClientAuthOptional, tls.ClientAuthRequired:
+		if a.CAFile == "" {
+			ps.add("tls.client_auth.ca_file", "missing: the CAs that vouch for clients, as PEM")
+		}
+	default:
+		ps.add("tls.client_auth.mode", "%q is not one of off, optional, required", a.Mode)
 	}
 }
 

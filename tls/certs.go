@@ -68,7 +68,6 @@ type Certificates struct {
 	health   *health
 	complain limiter
 
-	server  *tls.Config // of all connections; owns the session-ticket keys
 	current atomic.Pointer[policy]
 	wanted  atomic.Pointer[[]string] // names; replaced and never modified
 }
@@ -76,8 +75,16 @@ type Certificates struct {
 // A policy is what a reload may change about handshakes. It is replaced as a
 // whole and never modified.
 type policy struct {
-	usual  *tls.Config
-	silent *tls.Config // for clients whose ALPN protocols are all foreign to us
+	clients *clientCAs
+
+	// base is what connections begin with. It owns the keys of the session
+	// tickets, which crypto/tls makes and rotates, so policies share it as long as
+	// the sessions of one may be resumed under the other.
+	base *tls.Config
+
+	usual   *tls.Config
+	silent  *tls.Config // for clients whose ALPN protocols are all foreign to us
+	unasked *tls.Config // for clients that are never asked for a certificate
 }
 
 // NewCertificates prepares the certificates of cfg for names, the host names
@@ -90,6 +97,10 @@ func NewCertificates(cfg Config, names []string, o CertificateOptions) (*Certifi
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	version, err := parseVersion(cfg.MinVersion)
+	if err != nil {
+		return nil, err
+	}
+	clients, err := readClientCAs(cfg.ClientAuth)
 	if err != nil {
 		return nil, err
 	}
@@ -110,11 +121,7 @@ func NewCertificates(cfg Config, names []string, o CertificateOptions) (*Certifi
 	if err != nil {
 		return nil, err
 	}
-	// Session tickets stay on, with keys that crypto/tls makes and rotates. They
-	// are those of this configuration, whatever GetConfigForClient returns, so
-	// that a reload does not cost every client a full handshake.
-	c.server = &tls.Config{GetConfigForClient: c.choose}
-	c.current.Store(c.policy(version))
+	c.current.Store(c.policy(version, clients, nil))
 	return c, nil
 }
 
@@ -132,11 +139,15 @@ func (c *Certificates) names(cfg Config) []string { return slices.Concat(c.alway
 
 // Reload applies a changed configuration: it reads the files again, at the
 // paths of cfg, obtains certificates for names that are new, and sets the TLS
-// version for new connections. On error
+// version and who vouches for clients. On error
 // everything stays as it was. The error wraps ErrRestart if cfg.Source or
 // cfg.ACME changed.
 func (c *Certificates) Reload(cfg Config) error {
 	version, err := parseVersion(cfg.MinVersion)
+	if err != nil {
+		return err
+	}
+	clients, err := readClientCAs(cfg.ClientAuth)
 	if err != nil {
 		return err
 	}
@@ -148,7 +159,7 @@ func (c *Certificates) Reload(cfg Config) error {
 		return err
 	}
 	c.wanted.Store(&names)
-	c.current.Store(c.policy(version))
+	c.current.Store(c.policy(version, clients, c.current.Load()))
 	return nil
 }
 
@@ -181,14 +192,26 @@ func (c *Certificates) choose(h *tls.ClientHelloInfo) (*tls.Config, error) {
 	if len(h.SupportedProtos) > 0 && !slices.ContainsFunc(h.SupportedProtos, ours) {
 		return p.silent, nil
 	}
+	if !asked(h.SupportedProtos) {
+		return p.unasked, nil
+	}
 	return p.usual, nil
 }
 
-// policy is that of new connections.
-func (c *Certificates) policy(minVersion uint16) *policy {
-	cfg := &tls.Config{
+// server is the configuration of a new connection.
+func (c *Certificates) server() *tls.Config { return c.current.Load().base }
+
+// policy is that of new connections, which comes after old, nil for none.
+func (c *Certificates) policy(version uint16, clients *clientCAs, old *policy) *policy {
+	p := &policy{clients: clients}
+	if old != nil && old.clients.same(clients) {
+		p.clients, p.base = old.clients, old.base
+	} else { // sessions keep the certificate they began with, or that there was none
+		p.base = &tls.Config{GetConfigForClient: c.choose}
+	}
+	p.unasked = &tls.Config{
 		GetCertificate: c.certificate,
-		MinVersion:     minVersion,
+		MinVersion:     version,
 		CipherSuites: []uint16{ // of TLS 1.2: forward secret and authenticated
 			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
 			tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
@@ -200,11 +223,13 @@ func (c *Certificates) policy(minVersion uint16) *policy {
 		NextProtos: []string{"h2", "http/1.1", "stun.turn", "stun.nat-discovery"}, // RFC 7301, RFC 7443
 	}
 	if c.cfg.Source == SourceACME {
-		cfg.NextProtos = append(cfg.NextProtos, acmez.ACMETLS1Protocol) // RFC 8737
+		p.unasked.NextProtos = append(p.unasked.NextProtos, acmez.ACMETLS1Protocol) // RFC 8737
 	}
-	silent := cfg.Clone()
-	silent.NextProtos = nil
-	return &policy{cfg, silent}
+	p.usual = p.unasked.Clone()
+	p.clients.ask(p.usual, p.base)
+	p.silent = p.usual.Clone()
+	p.silent.NextProtos = nil
+	return p
 }
 
 // certificate answers a handshake and takes the connection's slot, since what

@@ -48,8 +48,11 @@ type Config struct {
 	Names []string `koanf:"names"`
 
 	// MinVersion is the oldest TLS version spoken, "1.2" or "1.3"; empty is
-	// "1.2". A change needs a restart.
+	// "1.2".
 	MinVersion string `koanf:"min_version"`
+
+	// ClientAuth asks clients for certificates.
+	ClientAuth ClientAuth `koanf:"client_auth"`
 
 	// HSTS is the max-age of the Strict-Transport-Security header; 0 sends
 	// none. The gateway adds the header, this package does not use it.

@@ -188,7 +188,7 @@ func (p *Port) handshake(ctx context.Context, raw *peeked) (*tls.Conn, error) {
 // agree is crypto/tls's part of the handshake.
 func (p *Port) agree(ctx context.Context, raw *peeked) (*tls.Conn, error) {
 	raw.slots, raw.unanswered = p.slots, p.unanswered
-	c := tls.Server(raw, p.certs.server)
+	c := tls.Server(raw, p.certs.server())
 	err := c.HandshakeContext(ctx)
 	raw.release()
 	if crowded := raw.answered(); crowded && err != nil {
