@@ -30,6 +30,9 @@ type Proxy struct {
 	// HealthPath is what every upstream is asked for every 5 s: it must answer
 	// 200. With a SiteURL below a path, Mattermost's ping is there, too.
 	HealthPath string `koanf:"health_path"`
+	// WebsocketIdle is how long a WebSocket may be silent on both sides.
+	// Mattermost pings every 60 s, so it is at least as long.
+	WebsocketIdle time.Duration `koanf:"websocket_idle"`
 	// UpstreamCAFile is the PEM file with the CAs that upstreams over https
 	// are trusted by. Empty: those of the system.
 	UpstreamCAFile string `koanf:"upstream_ca_file"`
@@ -40,7 +43,8 @@ type Proxy struct {
 
 func defaultProxy() Proxy {
 	return Proxy{
-		TrustedProxies: []string{}, IdleTimeout: 45 * time.Second, Hold: 15 * time.Second, HealthPath: defaultHealthPath,
+		TrustedProxies: []string{}, IdleTimeout: 45 * time.Second,
+		Hold: 15 * time.Second, WebsocketIdle: 120 * time.Second, HealthPath: defaultHealthPath,
 		MaxHeader: maxHeaderBytes, MaxURL: 8 << 10,
 	}
 }

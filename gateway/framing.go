@@ -13,6 +13,8 @@ import "math"
 //
 // It looks for what net/http forgives and hides: folded lines, bare CR and LF,
 // Content-Length twice or beside Transfer-Encoding, codings other than chunked.
+// Behind a request to upgrade it looks at nothing: if that is declined, the
+// connection must end.
 // All else is net/http's to judge. It keeps no bytes but those of names and
 // values that decide, and steps over bodies.
 type framing struct {
@@ -27,6 +29,7 @@ type framing struct {
 	host    bool // seen in this head, as are the next two
 	coded   bool
 	sized   bool
+	upgrade bool
 	trailer bool // fields are those behind the last chunk
 
 	left   uint64 // bytes of the body or the chunk to come
@@ -54,6 +57,7 @@ const (
 	inChunk
 	afterChunk
 	endChunk
+	inTunnel // behind a request to upgrade, which may be of another protocol
 )
 
 // after is what follows a body or a chunk.
@@ -80,6 +84,8 @@ func (f *framing) scan(p []byte) int {
 				f.at = f.at.after()
 			}
 			continue
+		case inTunnel:
+			return len(p)
 		case inLine, inName, inValue: // most bytes of most heads
 			if i += f.skip(p[i:]); i == len(p) {
 				return i

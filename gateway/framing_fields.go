@@ -70,6 +70,9 @@ func (f *framing) know() (fault string) {
 		if f.version != len(version11) {
 			return "Transfer-Encoding in a version that has none"
 		}
+	case "upgrade":
+		f.upgrade = true
+		return ""
 	default:
 		return ""
 	}
@@ -126,6 +129,8 @@ func (f *framing) endHead() {
 		f.at, f.digits = inSize, 0
 	case f.left > 0:
 		f.at = inBody
+	case f.upgrade:
+		f.at = inTunnel
 	default:
 		f.at = atStart
 	}

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"net/netip"
 	"strings"
@@ -40,11 +42,12 @@ type proxy struct {
 // settings is the part of the configuration that every request looks at. It is
 // replaced as a whole and never modified.
 type settings struct {
-	domain  string         // what clients that name no host mean
-	trusted []netip.Prefix // proxies in front of us whose X-Forwarded-For is believed
-	maxBody int64          // bytes; 0 = no limit of ours
-	hsts    string         // Strict-Transport-Security; "" = none
-	spread  time.Duration  // over which the WebSockets of a drained upstream are closed
+	domain        string         // what clients that name no host mean
+	trusted       []netip.Prefix // proxies in front of us whose X-Forwarded-For is believed
+	maxBody       int64          // bytes; 0 = no limit of ours
+	websocketIdle time.Duration
+	hsts          string        // Strict-Transport-Security; "" = none
+	spread        time.Duration // over which the WebSockets of a drained upstream are closed
 	guards
 	pool *pool
 }
@@ -59,7 +62,7 @@ func newSettings(c Config, p *pool) (*settings, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &settings{domain: c.Domain, trusted: trusted, maxBody: c.Proxy.MaxBody, spread: c.Drain.WebsocketSpread, guards: guards, pool: p}
+	s := &settings{domain: c.Domain, trusted: trusted, maxBody: c.Proxy.MaxBody, spread: c.Drain.WebsocketSpread, websocketIdle: c.Proxy.WebsocketIdle, guards: guards, pool: p}
 	if c.TLS.HSTS > 0 && c.TLS.Source != SourceSelfSigned { // a promise that such a certificate cannot keep
 		s.hsts = fmt.Sprintf("max-age=%d", int64(c.TLS.HSTS.Seconds()))
 	}
@@ -86,10 +89,12 @@ type exchange struct {
 	upgrade bool       // it asks for a WebSocket
 	id      string     // given to the client on an error page; "" until then
 	err     error      // why it failed
+	rec     *recorder
 
 	certificate *x509.Certificate // that the client has shown; nil: none
 
 	node  *upstream // who answered; nil until then
+	conn  net.Conn  // of a WebSocket, to it
 	leave func()    // ends the count of a WebSocket there; nil if it is none
 }
 
@@ -121,6 +126,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s := p.settings.Load()
 	x := &exchange{settings: s, client: clientAddr(r, s.trusted), upgrade: isWebSocket(r)}
 	rec := &recorder{ResponseWriter: w, hijacked: p.metrics.inFlight.Dec}
+	x.rec = rec
 	p.metrics.inFlight.Inc()
 	defer p.finish(x, rec, r, time.Now())
 
@@ -156,6 +162,9 @@ func (p *proxy) RoundTrip(r *http.Request) (*http.Response, error) {
 		resp, x.node, err = x.pool.send(r)
 		return resp, err
 	}
+	r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
+		GotConn: func(got httptrace.GotConnInfo) { x.conn = got.Conn },
+	}))
 	x.leave, err = x.pool.webSocket(r.Context(), func(u *upstream) (err error) {
 		x.node = u
 		resp, err = x.pool.transport.RoundTrip(outgoing(r, u, &heldBody{ReadCloser: r.Body}))
@@ -210,25 +219,12 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// refused records a WebSocket handshake that Mattermost declined: 400 and 403
-// are what a wrong SiteURL or AllowCorsFrom looks like from here.
-func (p *proxy) refused(resp *http.Response) {
-	p.metrics.wsRefused.WithLabelValues(class(resp.StatusCode)).Inc()
-	level := slog.LevelInfo
-	also, ok := p.refusals.allow()
-	if !ok {
-		level = slog.LevelDebug
-	}
-	args := append([]any{
-		"status", resp.StatusCode, "path", redactPath(resp.Request.URL),
-		"origin", resp.Request.Header.Get("Origin"), "request", resp.Header.Get("X-Request-Id"),
-	}, also...)
-	p.logger.Log(context.Background(), level, "websocket handshake refused", args...)
-}
-
 // fail answers for an upstream that did not.
 func (p *proxy) fail(w http.ResponseWriter, r *http.Request, err error) {
 	x := exchangeOf(r.Context())
+	if errors.Is(err, errTunnelled) {
+		return
+	}
 	client := patientOf(w)
 	switch {
 	case client != nil && client.stalled():

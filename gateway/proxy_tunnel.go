@@ -1,8 +1,7 @@
 package gateway
 
 import (
-	"context"
-	"encoding/binary"
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -14,12 +13,10 @@ import (
 	"time"
 )
 
-const (
-	// tunnelIdle is twice the 60 s after which Mattermost pings a WebSocket.
-	tunnelIdle   = 120 * time.Second
-	tunnelBuffer = 4 << 10         // for each direction, for as long as the tunnel stands
-	goodbyeLimit = 2 * time.Second // for a client to take what is left when its tunnel ends
-)
+// goodbyeLimit is how long a client has to take what is left when its tunnel
+// ends, and then to answer the Close frame: a connection that is closed while the
+// client still sends is reset, and a reset takes along what was not read yet.
+const goodbyeLimit = 2 * time.Second
 
 // Why a tunnel ended: the label of sallyport_ws_closed_total.
 const (
@@ -31,126 +28,203 @@ const (
 )
 
 var (
-	errTunnelOver = errors.New("websocket tunnel ended")
-	errBadSwitch  = errors.New("upstream switched to a protocol nobody asked for")
+	errTunnelled = errors.New("the connection is a tunnel now") // not a failure
+	errTunnelEnd = errors.New("tunnel ended")
+	errBadSwitch = errors.New("upstream switched to a protocol nobody asked for")
 )
 
-// tunnels is the set of open WebSockets. They outlive http.Server.Shutdown, so
-// somebody has to know them.
-type tunnels struct {
-	metrics *metrics
-	idle    time.Duration
-
-	mu   sync.Mutex // guards the following
-	live map[*tunnel]struct{}
-}
-
-func newTunnels(m *metrics) *tunnels {
-	return &tunnels{metrics: m, idle: tunnelIdle, live: map[*tunnel]struct{}{}}
-}
-
-// A tunnel is the upstream's half of a WebSocket. It stands in for the body of
-// the 101 answer, so that httputil, which does the copying, calls
+// A tunnel is one WebSocket: two connections and a goroutine for each direction.
 //
-//	ReadFrom(client)   in one goroutine: client ─> upstream
-//	WriteTo(client)    in another:       upstream ─> client
-//	Close              when either has ended or the request was cancelled
+//	up:    client ─> upstream, until the client has ended, or answered a Close
+//	down:  upstream ─> client, until either has ended; then goodbye, a short wait
+//	       for up, and both connections are closed
 //
-// and every byte passes through here, to keep the idle timer at bay.
+// While nothing passes it holds no buffer, and nothing is left of the HTTP request
+// that it was.
 type tunnel struct {
 	set      *tunnels
 	node     *upstream // where it leads
-	upstream io.ReadWriteCloser
+	client   *leg
+	upstream *leg
+	handed   io.ReadWriteCloser // the body of the 101 answer, which is the upstream too
+	leave    func()             // ends the count at the upstream
+	idle     time.Duration
 	timer    *time.Timer
-	frames   frames // of upstream ─> client; belongs to WriteTo
 
 	active atomic.Int64 // when a byte last passed, Unix nanoseconds
 
-	mu     sync.Mutex // guards the following
-	client net.Conn   // nil until WriteTo has begun
-	why    string     // "" while it stands
-	closed bool
+	sent     frames      // upstream ─> client; belongs to down
+	received frames      // client ─> upstream; belongs to up
+	farewell atomic.Bool // the client has sent its Close frame, or ended
+	over     atomic.Bool // down has ended: what up reads is of no use any more
+	upEnded  chan struct{}
+
+	mu  sync.Mutex // guards the following
+	why string     // "" while it stands
 }
 
-// open makes the 101 answer a tunnel.
+// open makes a tunnel of the client's connection and the 101 answer resp, and
+// returns errTunnelled.
 func (s *tunnels) open(x *exchange, resp *http.Response) error {
-	rwc, ok := resp.Body.(io.ReadWriteCloser)
-	if !ok || !x.upgrade || !strings.EqualFold(resp.Header.Get("Upgrade"), "websocket") {
+	handed, ok := resp.Body.(io.ReadWriteCloser)
+	if !ok || !x.upgrade || x.conn == nil || !strings.EqualFold(resp.Header.Get("Upgrade"), "websocket") {
 		return fmt.Errorf("%w: %q", errBadSwitch, resp.Header.Get("Upgrade"))
 	}
-	t := &tunnel{set: s, node: x.node, upstream: rwc}
+	conn, rw, err := x.rec.Hijack()
+	if err != nil {
+		return fmt.Errorf("take over the connection: %w", err)
+	}
+	resp.Body = http.NoBody // httputil closes it
+	t := newTunnel(s, conn, x.conn, handed, x.websocketIdle)
+	t.node, t.leave, x.leave = x.node, x.leave, nil
+	early := make([]byte, rw.Reader.Buffered())
+	_, _ = io.ReadFull(rw.Reader, early) // they are there
+	s.add(t)
+	t.begin(resp, rw.Writer)
+	go t.up(early)
+	go t.down()
+	return errTunnelled
+}
+
+func newTunnel(s *tunnels, client, upstream net.Conn, handed io.ReadWriteCloser, idle time.Duration) *tunnel {
+	t := &tunnel{
+		set: s, client: newLeg(client), upstream: newLeg(upstream), handed: handed, idle: idle,
+		leave: func() {}, upEnded: make(chan struct{}),
+	}
 	t.touch()
-	t.timer = time.AfterFunc(s.idle, t.checkIdle)
-	s.mu.Lock()
-	s.live[t] = struct{}{}
-	s.mu.Unlock()
-	s.metrics.wsOpened.Inc()
-	s.metrics.wsOpen.Inc()
-	resp.Body = t
+	t.timer = time.AfterFunc(idle, t.checkIdle)
+	return t
+}
+
+// begin hands on the 101 answer and what the upstream sent right behind it.
+func (t *tunnel) begin(resp *http.Response, to *bufio.Writer) {
+	_ = t.client.SetWriteDeadline(time.Now().Add(clientPatience))
+	_, _ = to.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
+	_ = resp.Header.Write(to) // which keeps errors for Flush
+	_, _ = to.WriteString("\r\n")
+	if to.Flush() != nil {
+		t.gone()
+		return
+	}
+	// net/http keeps what it has read beyond the answer. With a deadline that is
+	// over, that is all that can be read. Of an end, down will hear again.
+	_ = t.upstream.SetReadDeadline(longAgo)
+	b := make([]byte, 4<<10)
+	for {
+		n, err := t.handed.Read(b)
+		if n > 0 && t.pass(b[:n]) != nil || err != nil {
+			break
+		}
+	}
+	t.upstream.lift()
+	_ = t.client.SetWriteDeadline(time.Time{})
+}
+
+// down carries upstream ─> client, and ends the tunnel when either has ended.
+func (t *tunnel) down() {
+	_ = t.upstream.receive(t.pass)
+	t.goodbye()
+	t.blame(endedByUpstream)
+	t.over.Store(true)
+	_ = t.handed.Close()
+	last := time.Now().Add(goodbyeLimit)
+	if t.farewell.Load() {
+		last = longAgo
+	}
+	t.client.readUntil(last)
+	<-t.upEnded
+	t.timer.Stop()
+	_ = t.client.Close()
+	t.leave()
+	t.set.remove(t)
+}
+
+// pass hands b, of the upstream, to the client.
+func (t *tunnel) pass(b []byte) error {
+	t.touch()
+	t.sent.pass(b)
+	if _, err := t.client.Write(b); err != nil {
+		t.gone()
+		return err
+	}
+	if t.sent.closed {
+		t.blame(endedByUpstream)
+	}
 	return nil
 }
 
-// count is how many tunnels stand.
-func (s *tunnels) count() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.live)
-}
-
-// end closes all tunnels, evenly over spread so that the clients do not come
-// back in one rush; at once when hard ends. It does not wait for them to be gone.
-func (s *tunnels) end(hard context.Context, spread time.Duration) {
-	all := s.to(nil)
-	begin := time.Now()
-	for i, t := range all {
-		due := begin.Add(spread * time.Duration(i+1) / time.Duration(len(all)))
-		select {
-		case <-hard.Done():
-		case <-time.After(time.Until(due)):
-		}
-		t.end(endedByDrain)
+// goodbye tells the client to come back later (1012, service restart) if it is
+// we who end the tunnel and no frame is half sent.
+func (t *tunnel) goodbye() {
+	if why := t.reason(); (why == endedByDrain || why == endedIdle) && t.sent.between() {
+		_, _ = t.client.Write([]byte{0x80 | closeOpcode, 2, 1012 >> 8, 1012 & 0xff})
 	}
 }
 
-// to lists the tunnels to u, or all if u is nil.
-func (s *tunnels) to(u *upstream) []*tunnel {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := make([]*tunnel, 0, len(s.live))
-	for t := range s.live {
-		if u == nil || t.node == u {
-			all = append(all, t)
-		}
+// up carries client ─> upstream. It begins with early, which was read already.
+func (t *tunnel) up(early []byte) {
+	defer close(t.upEnded)
+	if t.take(early) == nil {
+		_ = t.client.receive(t.take)
 	}
-	return all
+	t.gone()
+}
+
+// take hands b, of the client, to the upstream. When that is over, it waits for
+// the client's Close frame only.
+func (t *tunnel) take(b []byte) error {
+	t.received.pass(b)
+	if t.received.closed {
+		t.blame(endedByClient)
+		t.farewell.Store(true)
+	}
+	if !t.over.Load() {
+		t.touch()
+		if _, err := t.upstream.Write(b); err == nil {
+			return nil
+		}
+		t.blame(endedByUpstream)
+		_ = t.handed.Close() // down notices
+	}
+	if t.farewell.Load() {
+		return errTunnelEnd
+	}
+	return nil
+}
+
+// gone notes that the client takes or sends nothing any more.
+func (t *tunnel) gone() {
+	t.blame(endedByClient)
+	t.farewell.Store(true)
+	_ = t.handed.Close() // down notices
+}
+
+// end takes the tunnel down from our side: down notices, says goodbye to the
+// client and closes both connections.
+func (t *tunnel) end(why string) {
+	t.blame(why)
+	_ = t.client.SetWriteDeadline(time.Now().Add(goodbyeLimit)) // a client that takes nothing must not hold us up
+	_ = t.handed.Close()
+}
+
+// cut ends it without a word.
+func (t *tunnel) cut() {
+	t.blame(endedByStop)
+	t.farewell.Store(true)
+	_ = t.handed.Close()
+	t.client.readUntil(longAgo)
+	_ = t.client.SetWriteDeadline(longAgo)
 }
 
 func (t *tunnel) touch() { t.active.Store(time.Now().UnixNano()) }
 
 func (t *tunnel) checkIdle() {
 	quiet := time.Duration(time.Now().UnixNano() - t.active.Load())
-	if quiet >= t.set.idle {
+	if quiet >= t.idle {
 		t.end(endedIdle)
 		return
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.closed {
-		t.timer.Reset(t.set.idle - quiet)
-	}
-}
-
-// end takes the tunnel down from our side: WriteTo notices, says goodbye to the
-// client and returns, which makes httputil close both connections.
-func (t *tunnel) end(why string) {
-	t.blame(why)
-	t.mu.Lock()
-	client := t.client
-	t.mu.Unlock()
-	if client != nil { // a client that takes nothing must not hold us up
-		_ = client.SetWriteDeadline(time.Now().Add(goodbyeLimit))
-	}
-	_ = t.upstream.Close()
+	t.timer.Reset(t.idle - quiet)
 }
 
 // blame records why the tunnel ended; the first reason stands.
@@ -166,128 +240,4 @@ func (t *tunnel) reason() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.why
-}
-
-// WriteTo copies upstream ─> client until one of them ends. It never returns a
-// nil error: httputil would keep half a WebSocket open.
-func (t *tunnel) WriteTo(client io.Writer) (int64, error) {
-	if c, ok := client.(net.Conn); ok {
-		t.mu.Lock()
-		t.client = c
-		t.mu.Unlock()
-	}
-	buf := make([]byte, tunnelBuffer)
-	var sum int64
-	for {
-		n, err := t.upstream.Read(buf)
-		if n > 0 {
-			t.touch()
-			t.frames.pass(buf[:n])
-			if _, err := client.Write(buf[:n]); err != nil {
-				t.blame(endedByClient)
-				return sum, err
-			}
-			sum += int64(n)
-		}
-		if err != nil {
-			t.goodbye(client)
-			t.blame(endedByUpstream)
-			return sum, errTunnelOver
-		}
-	}
-}
-
-// goodbye tells the client to come back later (1012, service restart) if it is
-// we who end the tunnel and no frame is half sent.
-func (t *tunnel) goodbye(client io.Writer) {
-	if why := t.reason(); (why == endedByDrain || why == endedIdle) && t.frames.between() {
-		_, _ = client.Write([]byte{0x88, 2, 1012 >> 8, 1012 & 0xff})
-	}
-}
-
-// ReadFrom copies client ─> upstream until one of them ends.
-func (t *tunnel) ReadFrom(client io.Reader) (int64, error) {
-	buf := make([]byte, tunnelBuffer)
-	var sum int64
-	for {
-		n, err := client.Read(buf)
-		if n > 0 {
-			t.touch()
-			if _, err := t.upstream.Write(buf[:n]); err != nil {
-				t.blame(endedByUpstream)
-				return sum, err
-			}
-			sum += int64(n)
-		}
-		if err != nil {
-			t.blame(endedByClient)
-			return sum, errTunnelOver
-		}
-	}
-}
-
-// Read implements io.Reader for completeness; httputil uses WriteTo.
-func (t *tunnel) Read(p []byte) (int, error) { return t.upstream.Read(p) }
-
-// Write implements io.Writer for completeness; httputil uses ReadFrom.
-func (t *tunnel) Write(p []byte) (int, error) { return t.upstream.Write(p) }
-
-// Close implements io.Closer. It may be called more than once.
-func (t *tunnel) Close() error {
-	t.blame(endedByStop)
-	t.mu.Lock()
-	first := !t.closed
-	t.closed = true
-	t.timer.Stop()
-	t.mu.Unlock()
-	if first {
-		t.set.mu.Lock()
-		delete(t.set.live, t)
-		t.set.mu.Unlock()
-		t.set.metrics.wsOpen.Dec()
-		t.set.metrics.wsClosed.WithLabelValues(t.reason()).Inc()
-	}
-	return t.upstream.Close()
-}
-
-// frames follows the frame headers of one direction of a WebSocket (RFC 6455
-// section 5.2) without looking at payloads: its zero value is between frames.
-type frames struct {
-	header [14]byte
-	have   int    // bytes of header seen
-	left   uint64 // bytes of payload to come
-}
-
-func (f *frames) between() bool { return f.have == 0 && f.left == 0 }
-
-func (f *frames) pass(p []byte) {
-	for len(p) > 0 {
-		if f.left > 0 {
-			n := min(f.left, uint64(len(p)))
-			f.left -= n
-			p = p[n:]
-			continue
-		}
-		f.header[f.have] = p[0]
-		f.have++
-		p = p[1:]
-		if size, payload := f.parse(); f.have >= 2 && f.have == size {
-			f.have, f.left = 0, payload
-		}
-	}
-}
-
-// parse returns the header's length and, once all of it is there, the payload's.
-func (f *frames) parse() (size int, payload uint64) {
-	size, payload = 2, uint64(f.header[1]&0x7f)
-	switch payload {
-	case 126:
-		size, payload = 4, uint64(binary.BigEndian.Uint16(f.header[2:]))
-	case 127:
-		size, payload = 10, binary.BigEndian.Uint64(f.header[2:])
-	}
-	if f.header[1]&0x80 != 0 {
-		size += 4 // masking key
-	}
-	return size, payload
 }

@@ -74,9 +74,9 @@ func (rig *proxyRig) serve() {
 	rig.hurry = hurry
 	done := make(chan error, 1)
 	go func() {
-		done <- rig.site.run(ctx, hard, tls.NewListener(ln, &tls.Config{
+		done <- rig.site.run(ctx, hard, strictListener{shaken{tls.NewListener(ln, &tls.Config{
 			Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2", "http/1.1"},
-		}))
+		})}, rig.metrics.malformed})
 	}()
 	rig.h1, rig.h2 = client(roots, "http/1.1"), client(roots, "h2")
 	stopped := false
@@ -95,6 +95,19 @@ func (rig *proxyRig) serve() {
 		rig.settings.Load().pool.transport.CloseIdleConnections()
 	}
 	rig.t.Cleanup(func() { hurry(); rig.stop() })
+}
+
+// shaken is a TLS listener that finishes the handshake, as that of tls.Port does.
+type shaken struct{ net.Listener }
+
+func (l shaken) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil || c.(*tls.Conn).Handshake() == nil {
+			return c, err
+		}
+		_ = c.Close()
+	}
 }
 
 func (rig *proxyRig) url(path string) string { return "https://" + rig.host + path }

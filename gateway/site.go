@@ -64,6 +64,9 @@ func newSite(h http.Handler, logger *slog.Logger) *site {
 				http.Error(p, "malformed body", http.StatusBadRequest)
 				return
 			}
+			if p.conn != nil && p.conn.tunnel.Load() {
+				w.Header().Set("Connection", "close") // unless it becomes one
+			}
 			if r.Method == preface {
 				w.Header().Set("Connection", "close")
 				http.Error(p, "HTTP/2 is spoken after ALPN only", http.StatusHTTPVersionNotSupported)

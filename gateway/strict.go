@@ -67,6 +67,7 @@ type strictConn struct {
 	poison  string  // still to be read
 
 	aside  bool         // set once, while nobody reads
+	tunnel atomic.Bool  // a request to upgrade has come: what is behind it was not looked at
 	served atomic.Int64 // requests that handlers got
 	broken atomic.Int64 // number of the request whose body is malformed; 0: none
 }
@@ -88,6 +89,9 @@ func (c *strictConn) Read(b []byte) (int, error) {
 	if c.framing.fault == "" {
 		n, err := c.Conn.Read(b)
 		good := c.framing.scan(b[:n])
+		if c.framing.at == inTunnel {
+			c.tunnel.Store(true)
+		}
 		if good == n {
 			return n, err
 		}

@@ -87,6 +87,9 @@ func upstreamName(raw string) string {
 	return u.address()
 }
 
+// minWebsocketIdle leaves Mattermost's ping, every 60 s, time to arrive.
+const minWebsocketIdle = 65 * time.Second
+
 func (c Config) validateProxy(ps *problems) {
 	checkNetworks(ps, "proxy.trusted_proxies", c.Proxy.TrustedProxies)
 	if idle := c.Proxy.IdleTimeout; idle <= 0 || idle >= mattermostIdle {
@@ -103,6 +106,9 @@ func (c Config) validateProxy(ps *problems) {
 		ps.add("proxy.health_path", "%q is not a path like %s", p, defaultHealthPath)
 	} else if strings.Contains(p, "get_server_status") {
 		ps.add("proxy.health_path", "with get_server_status Mattermost writes to its database and file store each time: leave it out")
+	}
+	if c.Proxy.WebsocketIdle < minWebsocketIdle {
+		ps.add("proxy.websocket_idle", "%s is less than %s: Mattermost pings every 60s, and needs some time for it", c.Proxy.WebsocketIdle, minWebsocketIdle)
 	}
 	if name := c.Proxy.UpstreamServerName; name != "" && !isHostName(name) && !isAddress(name) {
 		ps.add("proxy.upstream_server_name", "%q is not a host name in lower case, like mattermost.internal", name)
