@@ -80,22 +80,27 @@ func (s *shard) client(from source) *client {
 	return s.bySource[from]
 }
 
-// datagram takes a UDP packet from a socket's goroutine. It never blocks.
+// datagram takes a UDP packet from a socket's goroutine. It never blocks. Nobody
+// with an allocation may have more waiting than there is room left: so there is
+// always some, and those who want too much get the same.
 func (s *shard) datagram(p *packet) {
-	q := s.stranger
+	q, fair := s.stranger, true
 	if p.client != nil {
 		q = s.media
-		p.client.slow.Add(1)
+		fair = int(p.client.slow.Add(1)) <= cap(q.packets)-len(q.packets)
 	}
-	select {
-	case q.packets <- p:
-	default:
-		if p.client != nil {
-			p.client.slow.Add(-1)
+	if fair {
+		select {
+		case q.packets <- p:
+			return
+		default:
 		}
-		s.drops.shard.Inc()
-		p.release()
 	}
+	if p.client != nil {
+		p.client.slow.Add(-1)
+	}
+	s.drops.shard.Inc()
+	p.release()
 }
 
 // frame takes a packet from a stream's goroutine. It waits for room: TCP tells

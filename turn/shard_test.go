@@ -51,6 +51,9 @@ func TestStreamsLeaveRoomForDatagrams(t *testing.T) {
 				if p.source == polite.source {
 					got++
 				}
+				if p.client != nil {
+					p.client.slow.Add(-1)
+				}
 				p.release()
 			}
 			if got != sent || testCounter(t, m.drops.shard) != 0 {
@@ -59,5 +62,54 @@ func TestStreamsLeaveRoomForDatagrams(t *testing.T) {
 			_ = s.Close()
 			senders.Wait()
 		})
+	}
+}
+
+// Nor does a client over UDP take the room of another, although neither waits.
+func TestDatagramsLeaveRoomForOthers(t *testing.T) {
+	m, err := newMetrics(nil, newWatch().most)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newShard(1, &m.drops)
+	defer s.Close()
+	var clients []*client
+	for i := range uint16(4) {
+		c := newClient(uint64(i)+2, source{addr: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), 1000+i)}, overUDP)
+		s.add(c)
+		clients = append(clients, c)
+	}
+	send := func(c *client) {
+		p := newPacket()
+		p.source, p.client = c.source, c
+		s.datagram(p)
+	}
+	got := map[*client]int{}
+	const sent = 3 * mediaQueue
+	for range sent {
+		for _, greedy := range clients[1:] {
+			for range 10 {
+				send(greedy)
+			}
+		}
+		send(clients[0]) // a sixth of what the shard can do
+		for range 6 {
+			_, p, ok := s.wait()
+			if !ok {
+				t.Fatal("the shard ended")
+			}
+			got[p.client]++
+			p.client.slow.Add(-1)
+			p.release()
+		}
+	}
+	polite, waiting := got[clients[0]], int(clients[0].slow.Load())
+	if polite+waiting != sent || waiting > mediaQueue/4 {
+		t.Errorf("%d of %d datagrams arrived, %d wait", polite, sent, waiting)
+	}
+	for _, greedy := range clients[1:] {
+		if n := got[greedy]; n < sent || n > 2*sent {
+			t.Errorf("one of the greedy got %d of %d places, want a third of what is left", n, 6*sent)
+		}
 	}
 }
