@@ -19,6 +19,10 @@ func (g *Gateway) mediaStatus(s *admin.Status) {
 	}
 	if g.turn != nil {
 		s.SelfTests = g.probe.status()
-		s.TURN = admin.TURN{Enabled: true, Allocations: g.turn.Status().Allocations}
+		st := g.turn.Status()
+		s.TURN = admin.TURN{Enabled: true, Allocations: st.Allocations, Suspects: []admin.Suspect{}}
+		for _, u := range st.Suspects {
+			s.TURN.Suspects = append(s.TURN.Suspects, admin.Suspect(u))
+		}
 	}
 }

@@ -27,15 +27,99 @@ func TestWatch(t *testing.T) {
 			t.Errorf("%s: %d", ip, n)
 		}
 	}
-	for i := range 2 * maxWatched {
+	for i := range maxWatched + 100 {
 		w.saw(fmt.Sprint(i), at(i), now)
 	}
 	if len(w.users) != maxWatched {
 		t.Errorf("%d credentials are watched", len(w.users))
 	}
+	_, release := w.hold("holder", now)
 	w.saw("late", at(1), now.Add(watchFor+time.Second))
-	if len(w.users) != 1 {
-		t.Errorf("%d credentials are watched an hour later", len(w.users))
+	if len(w.users) != 2 {
+		t.Errorf("%d credentials are watched an hour later, want the new one and who still has an allocation", len(w.users))
+	}
+	release()
+	w.forgetOld(time.Now().Add(3 * watchFor))
+	if len(w.users) != 0 {
+		t.Errorf("%d credentials are watched an hour after that", len(w.users))
+	}
+}
+
+// Those that stand out are told of, the worst first, and not too many.
+func TestSuspects(t *testing.T) {
+	w, now := newWatch(), time.Now()
+	use := func(name string, addresses int, unanswered int64) {
+		u, _ := w.hold(name, now)
+		u.unanswered.Store(unanswered)
+		for i := range addresses {
+			w.saw(name, netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), now)
+		}
+	}
+	use("innocent", sharedFrom-1, astrayFrom-1)
+	use("sold", 40, 0)
+	for i := range 2 * maxSuspects {
+		use(fmt.Sprint("astray ", i), 1, astrayFrom+int64(i))
+	}
+	use("shared", sharedFrom, 0)
+	got := w.suspects()
+	if len(got) != maxSuspects || got[0].Credential != fmt.Sprint("astray ", 2*maxSuspects-1) || got[0].Allocations != 1 || !got[0].Last.Equal(now) {
+		t.Fatalf("%d suspects, first %+v", len(got), got[0])
+	}
+	if a, b := got[maxSuspects/2], got[maxSuspects/2+1]; a.Credential != "sold" || a.Addresses != 40 || b.Credential != "shared" {
+		t.Errorf("%+v, %+v, want those with most addresses", a, b)
+	}
+	for _, s := range got {
+		if s.Credential == "innocent" {
+			t.Error("who does nothing is among them")
+		}
+	}
+}
+
+// What goes to another media server counts as long as that says nothing.
+func TestAbuseOfOutsidePeers(t *testing.T) {
+	peer, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	to := peer.LocalAddr()
+	r := newRig(t, func(c *Config) { c.RelayTo = []string{to.String()} })
+	relay := r.pionClient("udp", "alice")
+	packet, buf := make([]byte, 1000), make([]byte, 1500)
+	suspect := func() (s Suspect) {
+		for _, s = range r.server.Status().Suspects {
+		}
+		return s
+	}
+	exchange := func(packets int, answer bool) {
+		for range packets {
+			if _, err := relay.WriteTo(packet, to); err != nil {
+				t.Fatal(err)
+			}
+			_ = peer.SetReadDeadline(time.Now().Add(testWait))
+			_, from, err := peer.ReadFrom(buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if answer {
+				_, _ = peer.WriteTo([]byte("yes"), from)
+				_ = relay.SetReadDeadline(time.Now().Add(testWait))
+				if _, _, err := relay.ReadFrom(buf); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	exchange(astrayFrom/len(packet)+1, false)
+	silent := suspect()
+	if silent.Unanswered < astrayFrom || silent.Allocations != 1 || silent.Addresses != 1 {
+		t.Errorf("%+v of a peer that says nothing", silent)
+	}
+	exchange(1, true)
+	before := suspect().Unanswered
+	exchange(handoffEvery, true)
+	if got := suspect().Unanswered; got != before {
+		t.Errorf("%d bytes more of a peer that answers", got-before)
 	}
 }
 

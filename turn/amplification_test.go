@@ -92,13 +92,13 @@ func TestLogIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, code := s.newRelay("alice", overUDP, wish{})
+	r, code := s.newRelay("alice", "alice", overUDP, wish{})
 	if code != 0 {
 		t.Fatal(code)
 	}
 	defer r.abandon()
 	for range 1000 {
-		if _, code := s.newRelay("alice", overUDP, wish{}); code != stun.CodeAllocQuotaReached {
+		if _, code := s.newRelay("alice", "alice", overUDP, wish{}); code != stun.CodeAllocQuotaReached {
 			t.Fatalf("code %d", code)
 		}
 	}

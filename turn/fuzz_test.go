@@ -28,7 +28,7 @@ func guardAlone(t testing.TB, h *Hairpin) (*guard, *client, *keeper) {
 	sh.guard = &guard{server: s, lobby: newLobby(), shard: sh, pion: pionSide{key: []byte("inner"), nonce: []byte("nonce"), nonceAt: time.Now().Round(0)}}
 	k := new(keeper)
 	c := newClient(2, source{via: k, addr: netip.MustParseAddrPort("192.0.2.1:1000")}, overUDP)
-	r, code := s.newRelay("alice", overUDP, wish{})
+	r, code := s.newRelay("alice", "alice", overUDP, wish{})
 	if code != 0 {
 		t.Fatal(code)
 	}

@@ -19,7 +19,7 @@ func testRelay(t testing.TB, h *Hairpin, bitrate int64) *relay {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := newRelay(relayConfig{hairpin: h, peers: p, metrics: m, flow: m.flows[overTCP], bitrate: bitrate, group: new(sync.WaitGroup), closed: func() {}})
+	r, err := newRelay(relayConfig{hairpin: h, peers: p, metrics: m, use: new(watched), flow: m.flows[overTCP], bitrate: bitrate, group: new(sync.WaitGroup), closed: func() {}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ func (r *relay) toKernel(b []byte, peer netip.AddrPort) {
 		r.metrics.drops.socket.Inc()
 		return
 	}
-	r.flow.up(len(b), 1)
+	r.account(len(b), 1)
 }
 
 func (r *relay) socket(peer netip.AddrPort) (*net.UDPConn, error) {
@@ -62,6 +62,7 @@ func (r *relay) readKernel(conn *net.UDPConn) {
 			r.metrics.drops.socket.Inc()
 			p.release()
 		default:
+			r.hear()
 			r.deliver(p)
 		}
 	}

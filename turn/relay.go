@@ -17,8 +17,9 @@ const (
 	// allocation: a few key frames, or 50 ms at 20 kpps.
 	relayQueue = 1024
 
-	// silence is how long the SFU may say nothing until what is sent to it counts
-	// as belonging to no call: in one, it answers checks of ICE every few seconds.
+	// silence is how long a media server may say nothing until what is sent to it
+	// counts as belonging to no call: in one, it answers checks of ICE every few
+	// seconds.
 	silence = 30 * time.Second
 
 	// A token bucket holds a quarter of a second, but a key frame in any case.
@@ -38,6 +39,7 @@ type relay struct {
 	hairpin  *Hairpin
 	peers    *peers
 	metrics  *metrics
+	use      *watched                // of the client's credential
 	flow     *flow                   // counters of the client's transport
 	up, down *rate.Limiter           // nil = unlimited
 	group    *sync.WaitGroup         // has one count until ReadFrom reported the end
@@ -50,10 +52,10 @@ type relay struct {
 	ended    sync.Once               // leaving group
 	named    []atomic.Pointer[alias] // per landing: the alias the client used last
 
-	answered atomic.Bool              // the SFU has sent something since it was last looked at
+	answered atomic.Bool              // a peer has sent something since it was last looked at
 	inCall   atomic.Bool              // it did so lately
 	heard    atomic.Int64             // when that was last seen, Unix time in nanoseconds
-	sent     atomic.Uint32            // hauls to the SFU
+	sent     atomic.Uint32            // hauls to the SFU, and packets to others
 	bound    atomic.Pointer[bindings] // nil before the first channel and after Close
 	slow     atomic.Int32             // packets that pion has got, or will get, and has not sent yet
 	passing  bool                     // pion has one; its loop only
@@ -71,6 +73,7 @@ type relayConfig struct {
 	hairpin *Hairpin
 	peers   *peers
 	metrics *metrics
+	use     *watched
 	flow    *flow
 	bitrate int64 // bit/s each way, 0 = unlimited
 	wish    wish
@@ -82,7 +85,7 @@ type relayConfig struct {
 // Whoever gets it closes it and reads it until the error, or abandons it.
 func newRelay(c relayConfig) (*relay, error) {
 	r := &relay{
-		hairpin: c.hairpin, peers: c.peers, metrics: c.metrics, flow: c.flow, group: c.group, closed: c.closed,
+		hairpin: c.hairpin, peers: c.peers, metrics: c.metrics, use: c.use, flow: c.flow, group: c.group, closed: c.closed,
 		in: newRing(relayQueue), done: make(chan struct{}),
 		named: make([]atomic.Pointer[alias], len(c.hairpin.landings)),
 	}
@@ -134,15 +137,7 @@ func (r *relay) toSFU(packets [][]byte, a *alias) {
 	for _, b := range packets {
 		bytes += len(b)
 	}
-	r.flow.up(bytes, len(packets))
-	var handed time.Time
-	if r.sent.Add(1)%handoffEvery == 0 {
-		handed = time.Now()
-		r.listen(handed)
-	}
-	if !r.inCall.Load() && !r.answered.Load() {
-		r.metrics.unanswered.Add(float64(bytes))
-	}
+	handed := r.account(bytes, len(packets))
 	if l.give(packets, r.at) {
 		if !handed.IsZero() {
 			r.metrics.handoff.Observe(time.Since(handed).Seconds())
@@ -158,13 +153,35 @@ func (r *relay) toSFU(packets [][]byte, a *alias) {
 	}
 }
 
-// listen notes whether the SFU still answers.
+// account counts what goes to a peer, and whether anybody answers. Now and then it
+// returns the time.
+func (r *relay) account(bytes, packets int) (now time.Time) {
+	r.flow.up(bytes, packets)
+	if r.sent.Add(1)%handoffEvery == 0 {
+		now = time.Now()
+		r.listen(now)
+	}
+	if !r.inCall.Load() && !r.answered.Load() {
+		r.metrics.unanswered.Add(float64(bytes))
+		r.use.unanswered.Add(int64(bytes))
+	}
+	return now
+}
+
+// listen notes whether peers still answer.
 func (r *relay) listen(now time.Time) {
 	if r.answered.Swap(false) {
 		r.heard.Store(now.UnixNano())
 		r.inCall.Store(true)
 	} else if now.UnixNano()-r.heard.Load() > int64(silence) {
 		r.inCall.Store(false)
+	}
+}
+
+// hear notes that a peer has sent something.
+func (r *relay) hear() {
+	if !r.answered.Load() { // who only looks does not take the line from others
+		r.answered.Store(true)
 	}
 }
 
@@ -175,9 +192,7 @@ func (r *relay) fromSFU(b []byte, l *landing, late *sheaf) {
 		r.metrics.drops.oversize.Inc()
 		return
 	}
-	if !r.answered.Load() {
-		r.answered.Store(true)
-	}
+	r.hear()
 	a := r.named[l.index].Load()
 	if a == nil {
 		a = l.first.Load()

@@ -79,7 +79,7 @@ func (g *guard) allocate(r *request, b []byte) (int, net.Addr) {
 		c = newClient(g.server.ids.Add(1), r.from, overUDP)
 	}
 	family, _ := r.attrs.family()
-	relay, code := g.server.newRelay(r.user, c.via, wish{family: family, even: r.attrs.has(stun.AttrEvenPort)})
+	relay, code := g.server.newRelay(r.user, r.username, c.via, wish{family: family, even: r.attrs.has(stun.AttrEvenPort)})
 	if code != 0 {
 		return g.fail(r, code)
 	}

@@ -185,11 +185,12 @@ type Status struct {
 	Allocations map[string]int `json:"allocations"` // living, by transport: udp, tcp, tls
 	Users       int            `json:"users"`       // who hold at least one
 	Connections int            `json:"connections"` // open, TCP and TLS
+	Suspects    []Suspect      `json:"suspects"`    // the worst first, 20 at most
 }
 
 // Status returns a copy of the state of this moment.
 func (s *Server) Status() Status {
-	st := Status{Allocations: make(map[string]int), Connections: int(s.streams.Load())}
+	st := Status{Allocations: make(map[string]int), Connections: int(s.streams.Load()), Suspects: s.watch.suspects()}
 	for t := range transports {
 		st.Allocations[t.String()] = int(s.live[t].Load())
 	}
@@ -197,9 +198,10 @@ func (s *Server) Status() Status {
 	return st
 }
 
-// newRelay makes the relay of a new allocation, or returns the error that says
-// why not. Quota and gauges are given back when the relay is closed.
-func (s *Server) newRelay(user string, via transport, w wish) (*relay, stun.ErrorCode) {
+// newRelay makes the relay of a new allocation by a user and a user name, or returns
+// the error that says why not. Quota and gauges are given back when the relay is
+// closed.
+func (s *Server) newRelay(user, username string, via transport, w wish) (*relay, stun.ErrorCode) {
 	switch err := s.quota.acquire(user); {
 	case errors.Is(err, errUserQuota):
 		s.report(slog.LevelInfo, "user has too many allocations", "user", user)
@@ -208,16 +210,19 @@ func (s *Server) newRelay(user string, via transport, w wish) (*relay, stun.Erro
 		s.report(slog.LevelWarn, "too many allocations")
 		return nil, stun.CodeInsufficientCapacity
 	}
+	use, unused := s.watch.hold(username, time.Now())
 	r, err := newRelay(relayConfig{
-		hairpin: s.hairpin, peers: s.peers, metrics: s.metrics, flow: s.metrics.flows[via], bitrate: s.bitrate, wish: w, group: &s.relays,
+		hairpin: s.hairpin, peers: s.peers, metrics: s.metrics, use: use, flow: s.metrics.flows[via], bitrate: s.bitrate, wish: w, group: &s.relays,
 		closed: func() {
 			s.quota.release(user)
+			unused()
 			s.metrics.allocations[via].Dec()
 			s.live[via].Add(-1)
 		},
 	})
 	if err != nil {
 		s.quota.release(user)
+		unused()
 		s.report(slog.LevelWarn, "make relay", "err", err)
 		return nil, stun.CodeInsufficientCapacity
 	}

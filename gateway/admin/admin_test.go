@@ -24,7 +24,7 @@ func sample() Status {
 		Upstreams:   []Upstream{{URL: "http://127.0.0.1:8065", State: UpstreamDown, Error: "connection refused", WebSockets: 3}},
 		WebSockets:  7,
 		Media:       Media{Enabled: true, Addresses: []string{"203.0.113.5:8443"}, Calls: 1, Sessions: 2, Paths: map[string]int{"udp": 1, "relay": 1}},
-		TURN:        TURN{Enabled: true, Allocations: map[string]int{"tls": 1}},
+		TURN:        TURN{Enabled: true, Allocations: map[string]int{"tls": 1}, Suspects: []Suspect{{Credential: "1700000000:alice", Addresses: 9, Unanswered: 1 << 21, Allocations: 2, Last: time.Unix(1700000000, 0).UTC()}}},
 	}
 }
 
@@ -103,7 +103,7 @@ func TestPageShowsTheStruct(t *testing.T) {
 	url, _ := start(t)
 	_, body := get(t, url+"/", "")
 	for _, want := range []string{
-		"chat.example.com", "serving", "1.2.3", "[::]:443", "connection refused", "down", "3 days left", "no &lt;route&gt;", "relay", "tls",
+		"chat.example.com", "serving", "1.2.3", "[::]:443", "connection refused", "down", "3 days left", "no &lt;route&gt;", "relay", "tls", "1700000000:alice", "from 9 addresses", "2097152 bytes",
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("page lacks %q", want)

@@ -86,4 +86,15 @@ type SelfTest struct {
 type TURN struct {
 	Enabled     bool           `json:"enabled"`
 	Allocations map[string]int `json:"allocations"` // by the client's transport: udp, tcp, tls
+	Suspects    []Suspect      `json:"suspects"`    // credentials used as they should not be, the worst first; 20 at most
+}
+
+// A Suspect is a TURN credential that is used from many addresses, or by which much
+// is relayed that belongs to no call.
+type Suspect struct {
+	Credential  string    `json:"credential"`       // its user name: expiry:user
+	Addresses   int       `json:"addresses"`        // it has allocated from: IPv4, or IPv6 /64; counted up to 64
+	Unanswered  int64     `json:"unanswered_bytes"` // relayed to a media server that answered nothing
+	Allocations int       `json:"allocations"`      // it holds
+	Last        time.Time `json:"last"`             // when one of them began or ended
 }
