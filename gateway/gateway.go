@@ -37,6 +37,8 @@ type Options struct {
 	// configuration again and return what Gateway.Reload returns, or every
 	// fault on a line of its own. nil: the command is refused.
 	Reload func() (Changes, error)
+	// Inherited are sockets that are open already. They belong to the Gateway.
+	Inherited Inherited
 	// Version is what is running.
 	Version rtcd.Version
 }
@@ -63,6 +65,7 @@ type Gateway struct {
 	plain   *site // HTTP on the HTTPS port
 	http    *site // listen.http; nil when that is off
 	admin   *admin.Server
+	pulse   *pulse
 
 	draining chan struct{} // closed by Drain
 	drain    sync.Once
@@ -99,7 +102,7 @@ func New(cfg Config, o Options) (*Gateway, error) {
 	}
 	g := &Gateway{
 		opts: o, logger: o.Logger, cfg: cfg, began: time.Now(),
-		registry: newRegistry(o.Version), draining: make(chan struct{}),
+		registry: newRegistry(o.Version), draining: make(chan struct{}), pulse: newPulse(),
 	}
 	g.metrics = newMetrics(g.registry)
 	if err := g.build(cfg); err != nil {
@@ -128,7 +131,7 @@ func (g *Gateway) build(cfg Config) error {
 		return err
 	}
 	g.secrets = secrets
-	if err := g.sockets.open(cfg); err != nil {
+	if err := g.sockets.open(cfg, g.opts.Inherited); err != nil {
 		return err
 	}
 	for _, step := range []func(Config, Secrets) error{g.buildTLS, g.buildMedia, g.buildTURN, g.buildAPI, g.buildHTTP} {
@@ -248,7 +251,7 @@ func (g *Gateway) buildHTTP(cfg Config, _ Secrets) error {
 		}
 	}
 	g.admin = admin.New(admin.Options{
-		Logger: g.logger, Metrics: g.registry, Status: g.Status, Ready: g.ready,
+		Logger: g.logger, Metrics: g.registry, Status: g.Status, Ready: g.ready, Alive: g.alive,
 		Commands: g.commands(),
 	})
 	return nil

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -30,36 +29,37 @@ type Addrs struct {
 	Commands string // path of admin.socket
 }
 
-// open opens everything that cfg asks for. After an error, close releases what
-// was opened.
-func (s *sockets) open(cfg Config) error {
+// open opens everything that cfg asks for, or takes it from what is given. After
+// an error, close releases what was opened.
+func (s *sockets) open(cfg Config, given Inherited) error {
+	o := newOpener(given)
 	var err error
-	if s.https, err = listenShort("listen.https", cfg.Listen.HTTPS); err != nil {
+	if s.https, err = o.short("listen.https", cfg.Listen.HTTPS); err != nil {
 		return err
 	}
-	if cfg.Listen.HTTP != "" {
-		if s.http, err = listenTCP("listen.http", cfg.Listen.HTTP); err != nil {
-			return err
-		}
+	if s.http, err = o.tcp("listen.http", cfg.Listen.HTTP); err != nil {
+		return err
 	}
 	if cfg.Listen.UDP != "" && cfg.TURN.Enabled && cfg.SFU.Mode != ModeRTCD {
-		if s.udp, err = listenUDP("listen.udp", cfg.Listen.UDP); err != nil {
+		if s.udp, err = o.udp("listen.udp", cfg.Listen.UDP); err != nil {
 			return err
 		}
 	}
 	if cfg.SFU.Mode == ModeRTCD {
-		if s.media, err = listenMedia(cfg); err != nil {
+		if s.media, err = o.media(cfg); err != nil {
 			return err
 		}
-		if s.api, err = listenTCP("sfu.api.listen", cfg.SFU.API.Listen); err != nil {
+		if s.api, err = o.tcp("sfu.api.listen", cfg.SFU.API.Listen); err != nil {
 			return err
 		}
 	}
-	if s.admin, err = listenTCP("admin.listen", cfg.Admin.Listen); err != nil {
+	if s.admin, err = o.tcp("admin.listen", cfg.Admin.Listen); err != nil {
 		return err
 	}
-	s.commands, err = listenCommands(cfg.Admin.Socket)
-	return err
+	if s.commands, err = listenCommands(cfg.Admin.Socket); err != nil {
+		return err
+	}
+	return o.rest()
 }
 
 // listenCommands opens admin.socket. The default has a directory where a service
@@ -178,22 +178,6 @@ func listenTCP(key, addr string) (net.Listener, error) {
 // longer.
 const segmentMax = 1280 - 40 - 20
 
-// listenShort is listenTCP for clients whose way may lose long packets.
-func listenShort(key, addr string) (net.Listener, error) {
-	c := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		var failed error
-		err := raw.Control(func(fd uintptr) {
-			failed = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_MAXSEG, segmentMax)
-		})
-		return errors.Join(err, failed)
-	}}
-	l, err := c.Listen(context.Background(), "tcp", addr)
-	if err != nil {
-		return nil, explainBind(key, addr, err)
-	}
-	return l, nil
-}
-
 func listenUDP(key, addr string) (*net.UDPConn, error) {
 	a, err := net.ResolveUDPAddr("udp", addr)
 	if err != nil {
@@ -204,15 +188,6 @@ func listenUDP(key, addr string) (*net.UDPConn, error) {
 		return nil, explainBind(key, addr, err)
 	}
 	return c, nil
-}
-
-// listenMedia opens the sockets of the SFU, listen.udp among them.
-func listenMedia(cfg Config) (*sfu.Sockets, error) {
-	media, err := sfu.ListenShared(cfg.SFU.Config, cfg.Listen.UDP)
-	if shared, ok := errors.AsType[*sfu.SharedError](err); ok {
-		return nil, explainBind("listen.udp", cfg.Listen.UDP, shared.Err)
-	}
-	return media, err
 }
 
 // explainBind says which key cannot be satisfied, why, and what to do.

@@ -37,7 +37,7 @@ func (e *SharedError) Unwrap() error { return e.Err }
 type SharedConn struct {
 	udp   udpGroup
 	local netip.AddrPort
-	ice   bool // the SFU uses the socket too: clients may be told of it
+	ice   bool // the SFU uses the socket too: clients may be told of it; set before anything is read
 
 	collectors atomic.Uint32 // spreads them over udp
 
@@ -140,9 +140,9 @@ func (s *Sockets) openShared(listen string, cfg Config) error {
 		return err
 	}
 	if !at.Addr().IsUnspecified() {
-		return s.addShared(at, cfg, groupSize(), false)
+		return s.addShared(at, groupSize(), false)
 	}
-	if err := s.addShared(at, cfg, 1, false); err != nil || !batch.CanShare {
+	if err := s.addShared(at, 1, false); err != nil || !batch.CanShare {
 		return err
 	}
 	port := s.shared[0].local.Port()
@@ -154,7 +154,7 @@ func (s *Sockets) openShared(listen string, cfg Config) error {
 		if at.Addr().Is4() && ip.Is6() { // 0.0.0.0 is no IPv6
 			continue
 		}
-		if err := s.addShared(netip.AddrPortFrom(ip, port), cfg, groupSize(), true); err != nil {
+		if err := s.addShared(netip.AddrPortFrom(ip, port), groupSize(), true); err != nil {
 			return err
 		}
 	}
@@ -163,25 +163,52 @@ func (s *Sockets) openShared(listen string, cfg Config) error {
 		if alone == maxAlone || slices.Contains(useful, ip) || at.Addr().Is4() && ip.Is6() {
 			continue
 		}
-		if s.addShared(netip.AddrPortFrom(ip, port), cfg, 1, true) == nil { // else the socket for all others has it
+		if s.addShared(netip.AddrPortFrom(ip, port), 1, true) == nil { // else the socket for all others has it
 			alone++
 		}
 	}
 	return nil
 }
 
-func (s *Sockets) addShared(at netip.AddrPort, cfg Config, size int, beside bool) error {
+func (s *Sockets) addShared(at netip.AddrPort, size int, beside bool) error {
 	udp, err := s.group(at, size, beside)
 	if err != nil {
 		return &SharedError{err}
 	}
-	local := udp.local()
-	ip := local.Addr()
-	s.shared = append(s.shared, &SharedConn{
-		udp: udp, local: local, in: newQueue(sharedBacklog), done: make(chan struct{}),
-		ice: slices.Contains(s.book.locals, ip) && s.book.useful(ip) && (ip.Is4() || cfg.IPv6),
-	})
+	s.share(udp)
 	return nil
+}
+
+func (s *Sockets) share(udp udpGroup) {
+	s.shared = append(s.shared, &SharedConn{udp: udp, local: udp.local(), in: newQueue(sharedBacklog), done: make(chan struct{})})
+}
+
+// takeShared makes sockets that are open already those of the shared port.
+func (s *Sockets) takeShared(given []*net.UDPConn) error {
+	for i, conn := range given {
+		k, err := batch.New(conn, s.options)
+		if err != nil {
+			for _, rest := range given[i:] {
+				_ = rest.Close()
+			}
+			return &SharedError{err}
+		}
+		k.SetBuffers(mediaBuffer)
+		s.share(udpGroup{k})
+	}
+	return nil
+}
+
+// sharedOn lists the single addresses of the shared port, given or to be opened.
+func (s *Sockets) sharedOn(listen string) []netip.AddrPort {
+	var on []netip.AddrPort
+	for _, c := range s.shared {
+		on = append(on, c.local)
+	}
+	if at, err := listenAddress("listen.udp", listen); err == nil && len(on) == 0 {
+		on = append(on, at)
+	}
+	return slices.DeleteFunc(on, func(a netip.AddrPort) bool { return a.Addr().IsUnspecified() })
 }
 
 // Shared lists what the SFU leaves of the shared port, one for each socket. The

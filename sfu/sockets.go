@@ -50,19 +50,26 @@ func Listen(cfg Config) (*Sockets, error) { return ListenShared(cfg, "") }
 // server's datagrams beside those of the SFU: see Shared. Without a host it is
 // open on every local address, and the SFU uses it on its own. An error with it
 // is a SharedError.
-func ListenShared(cfg Config, shared string) (*Sockets, error) {
-	return listen(cfg, shared, batch.Options{})
+//
+// The sockets of the shared port may be given, and belong to the Sockets then,
+// also after an error. No others are opened beside them: the SFU uses those that
+// are on an address of their own.
+func ListenShared(cfg Config, shared string, given ...*net.UDPConn) (*Sockets, error) {
+	return listen(cfg, shared, batch.Options{}, given...)
 }
 
-func listen(cfg Config, shared string, o batch.Options) (*Sockets, error) {
+func listen(cfg Config, shared string, o batch.Options, given ...*net.UDPConn) (*Sockets, error) {
 	s := &Sockets{options: o}
-	if err := s.open(cfg, shared); err != nil {
+	if err := s.open(cfg, shared, given); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-func (s *Sockets) open(cfg Config, shared string) error {
+func (s *Sockets) open(cfg Config, shared string, given []*net.UDPConn) error {
+	if err := s.takeShared(given); err != nil {
+		return err
+	}
 	udp, err := bindAddresses("sfu.udp", cfg.UDP, cfg.IPv6)
 	if err != nil {
 		return err
@@ -75,14 +82,20 @@ func (s *Sockets) open(cfg Config, shared string) error {
 		return err
 	}
 	locals := addressesOf(udp, tcp)
-	if at, err := listenAddress("listen.udp", shared); err == nil && !at.Addr().IsUnspecified() {
-		locals = addressesOf(udp, tcp, []netip.AddrPort{at})
+	if at := s.sharedOn(shared); len(at) > 0 {
+		locals = addressesOf(udp, tcp, at)
 	}
 	if s.book, err = newAddressBook(cfg, locals); err != nil {
 		return err
 	}
-	if err := s.openShared(shared, cfg); err != nil {
-		return err
+	if len(given) == 0 {
+		if err := s.openShared(shared, cfg); err != nil {
+			return err
+		}
+	}
+	for _, c := range s.shared {
+		ip := c.local.Addr()
+		c.ice = slices.Contains(s.book.locals, ip) && s.book.useful(ip) && (ip.Is4() || cfg.IPv6)
 	}
 	for _, a := range udp {
 		if s.book.useful(a.Addr()) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"sallyport/gateway"
 )
@@ -24,7 +25,8 @@ type live struct {
 	logger  *slog.Logger
 	file    string // "" if there is none
 
-	reloading sync.Mutex // one at a time, from the reading on
+	reloading sync.Mutex  // one at a time, from the reading on
+	refused   atomic.Bool // the latest
 
 	mu   sync.Mutex // guards the following
 	last loaded     // that was without faults; the gateway may have refused it
@@ -42,6 +44,14 @@ func newLive(g reloader, logger *slog.Logger, first loaded) *live {
 func (l *live) reload() (gateway.Changes, error) {
 	l.reloading.Lock()
 	defer l.reloading.Unlock()
+	notifyReloading()
+	defer notifySystemd("READY=1")
+	changes, err := l.apply()
+	l.refused.Store(err != nil)
+	return changes, err
+}
+
+func (l *live) apply() (gateway.Changes, error) {
 	next := l.load()
 	if len(next.faults) > 0 {
 		l.gateway.ReloadFailed()

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"sync"
@@ -75,19 +74,4 @@ func operateOn(signals <-chan os.Signal, g runner, logger *slog.Logger, reload f
 			}
 		}
 	}
-}
-
-// notifySystemd tells the service manager, if there is one, about our state.
-// It is a courtesy: nothing depends on whether it arrives.
-func notifySystemd(state string) {
-	name := os.Getenv("NOTIFY_SOCKET")
-	if name == "" {
-		return
-	}
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
-	if err != nil {
-		return
-	}
-	defer conn.Close()
-	_, _ = conn.Write([]byte(state))
 }

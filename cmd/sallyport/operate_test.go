@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"os"
-	"path/filepath"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -114,23 +112,4 @@ func TestSIGHUPWhileAReloadHangs(t *testing.T) {
 			t.Errorf("%d reloads, want 2", reloads)
 		}
 	})
-}
-
-func TestNotifySystemd(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "n")
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	t.Setenv("NOTIFY_SOCKET", name)
-	notifySystemd("READY=1")
-	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	b := make([]byte, 64)
-	n, err := conn.Read(b)
-	if err != nil || string(b[:n]) != "READY=1" {
-		t.Errorf("got %q, %v", b[:n], err)
-	}
 }

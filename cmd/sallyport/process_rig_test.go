@@ -37,18 +37,22 @@ type process struct {
 	running *os.Process
 	log     *logBook
 	ended   chan struct{}
-	code    int    // of its exit, once it has ended
-	socket  string // for commands; "" if there is none
+	code    int        // of its exit, once it has ended
+	name    string     // of the program
+	command []string   // that runs it
+	environ []string   // beside ours
+	files   []*os.File // that it inherits, as descriptors 3 and up
+	socket  string     // for commands; "" if there is none
 
 	// Where it serves, host:port each.
-	HTTPS, API, Admin string
+	HTTPS, API, Admin, UDP string
 }
 
 // newProcess prepares one; upstream is Mattermost's URL.
 func newProcess(t *testing.T, upstream string) *process {
 	t.Helper()
 	dir := t.TempDir()
-	p := &process{t: t, file: filepath.Join(dir, "config.yaml"), log: newLogBook(), ended: make(chan struct{})}
+	p := &process{t: t, name: "sallyport", file: filepath.Join(dir, "config.yaml"), log: newLogBook(), ended: make(chan struct{})}
 	for _, name := range []string{"turn-secret", "client-key"} {
 		p.must(os.WriteFile(filepath.Join(dir, name), []byte(processKey), 0o600))
 	}
@@ -89,8 +93,10 @@ func (p *process) configure(text string) {
 // serve starts the process and makes the end of the test its end.
 func (p *process) serve() {
 	p.t.Helper()
-	command := exec.Command("sallyport", "serve", "-config", p.file)
-	command.Stderr = p.log
+	words := append(p.command, p.name, "serve", "-config", p.file)
+	command := exec.Command(words[0], words[1:]...)
+	command.Stderr, command.ExtraFiles = p.log, p.files
+	command.Env = append(os.Environ(), p.environ...)
 	p.must(command.Start())
 	p.running = command.Process
 	go func() {

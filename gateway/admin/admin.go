@@ -41,6 +41,7 @@ type Options struct {
 	Metrics prometheus.Gatherer
 	Status  func() Status // called for each request
 	Ready   func() bool   // whether to be sent traffic
+	Alive   func() error  // why the process should be restarted; nil: it never should
 
 	Commands Commands // for RunCommands, which needs Drain
 }
@@ -96,7 +97,7 @@ func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", s.page)
 	mux.HandleFunc("GET /status", s.status)
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.opts.Metrics, promhttp.HandlerOpts{
 		ErrorLog:      slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelWarn),
@@ -166,6 +167,16 @@ func say(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	_, _ = fmt.Fprintln(w, text)
+}
+
+func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
+	if s.opts.Alive != nil {
+		if err := s.opts.Alive(); err != nil {
+			say(w, http.StatusInternalServerError, err.Error())
+			return
+		}
+	}
+	say(w, http.StatusOK, "ok")
 }
 
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
