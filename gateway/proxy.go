@@ -112,7 +112,6 @@ func newProxy(s *settings, m *metrics, logger *slog.Logger) *proxy {
 	p.reverse = &httputil.ReverseProxy{
 		Rewrite:        p.rewrite,
 		Transport:      p,
-		FlushInterval:  -1, // server-sent events and long polls: every write goes out at once
 		ErrorLog:       slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 		BufferPool:     &buffers{},
 		ModifyResponse: p.modify,
@@ -195,6 +194,7 @@ func (p *proxy) modify(resp *http.Response) error {
 	if x.hsts != "" && resp.Header.Get("Strict-Transport-Security") == "" {
 		resp.Header.Set("Strict-Transport-Security", x.hsts)
 	}
+	x.rec.length = resp.ContentLength
 	resp.Body = &answerBody{resp.Body, resp.Request.Context(), x}
 	return nil
 }
