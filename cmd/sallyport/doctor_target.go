@@ -1,9 +1,11 @@
 package main
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -23,7 +25,11 @@ func (f *doctorFlags) targetOf(c gateway.Config) doctor.Target {
 	t := doctor.Target{
 		Host: c.Domain, Port: portNumber(portText(c.Listen.HTTPS)), Upstream: c.Upstream,
 		AdminURL: "http://" + local(c.Admin.Listen), TLS13Only: c.TLS.MinVersion == "1.3",
-		RelayTo: c.TURN.RelayTo,
+		RelayTo: c.TURN.RelayTo, PingPath: c.Proxy.HealthPath, UpstreamName: c.Proxy.UpstreamServerName,
+		UpstreamRoots: rootsIn(c.Proxy.UpstreamCAFile),
+	}
+	if base, ok := strings.CutSuffix(c.Proxy.HealthPath, gateway.Default().Proxy.HealthPath); ok { // SiteURL has a path
+		t.WebSocketPath = base + "/api/v4/websocket"
 	}
 	if f.admin != "" {
 		t.AdminURL = "http://" + f.admin
@@ -52,6 +58,17 @@ func (f *doctorFlags) targetOf(c gateway.Config) doctor.Target {
 		}
 	}
 	return t
+}
+
+// rootsIn is the CAs in a PEM file; nil, those of the system, if it has none: then
+// the running process says so.
+func rootsIn(name string) *x509.CertPool {
+	pem, err := os.ReadFile(name)
+	pool := x509.NewCertPool()
+	if err != nil || !pool.AppendCertsFromPEM(pem) {
+		return nil
+	}
+	return pool
 }
 
 // addSecrets adds what the secret files of c are good for, and the files.

@@ -65,6 +65,7 @@ func TestDoctorTarget(t *testing.T) {
 		Host: "chat.example.com", Port: 443, HTTPSAddress: "chat.example.com:443", HTTPAddress: "chat.example.com:80",
 		UDPAddress: "chat.example.com:443", MediaUDP: ":8443", MediaTCP: ":8443", APIURL: "http://127.0.0.1:8045",
 		AdminURL: "http://127.0.0.1:9443", Upstream: []string{"http://127.0.0.1:8065"}, RelayTo: []string{"sfu"},
+		PingPath: "/api/v4/system/ping", WebSocketPath: "/api/v4/websocket",
 	}
 	same := func(name string, f doctorFlags) {
 		t.Helper()
@@ -82,6 +83,7 @@ func TestDoctorTarget(t *testing.T) {
 	want.MediaUDP, want.AdminURL = "192.0.2.7:8443", "http://10.0.0.7:9443"
 	same("-address and -admin", doctorFlags{address: "10.0.0.7:10443", admin: "10.0.0.7:9443"})
 
+	c.Proxy.HealthPath, want.PingPath, want.WebSocketPath = "/mm/api/v4/system/ping", "/mm/api/v4/system/ping", "/mm/api/v4/websocket"
 	c.SFU.Mode, c.Listen.HTTP, c.Listen.UDP, c.TLS.MinVersion = gateway.ModeOff, "", "", "1.3"
 	want.APIURL, want.MediaUDP, want.MediaTCP, want.HTTPAddress, want.UDPAddress, want.TLS13Only = "", "", "", "", "", true
 	same("off", doctorFlags{address: "10.0.0.7:10443", admin: "10.0.0.7:9443"})

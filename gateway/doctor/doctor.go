@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	checkLimit    = 5 * time.Second // unless the check has a limit of its own
-	upstreamLimit = 2 * time.Second // what the gateway itself grants a ping
-	callLimit     = 10 * time.Second
+	checkLimit = 5 * time.Second // unless the check has a limit of its own
+	pingLate   = 2 * time.Second // the gateway itself waits no longer for a ping
+	callLimit  = 10 * time.Second
 )
 
 // A Target is an installation to be examined. Only Host is required; checks
@@ -46,11 +46,15 @@ type Target struct {
 	APIURL, ClientID, ClientKey string
 	// AdminURL is the base of the admin listener.
 	AdminURL string
-	// Upstream are the base URLs of Mattermost.
+	// Upstream are the base URLs of Mattermost, or unix: and a path.
 	Upstream []string
-	// PingPath and WebSocketPath are paths of another application in
-	// Mattermost's place, which answers the first with 200. Empty:
-	// Mattermost's.
+	// UpstreamRoots are the CAs that vouch for upstreams over https, nil: the
+	// system's. UpstreamName is the name in their certificates; empty: that in
+	// the URL.
+	UpstreamRoots *x509.CertPool
+	UpstreamName  string
+	// PingPath and WebSocketPath are where the health check is, which is
+	// answered with 200, and the WebSocket. Empty: Mattermost's.
 	PingPath, WebSocketPath string
 	// TURNUsername and TURNPassword are credentials as the Calls plugin mints
 	// them. Empty: TURN is not examined.
@@ -110,7 +114,7 @@ func checks() []check {
 		{groupWeb, "http.h2", checkLimit, checkH2},
 		{groupWeb, "http.extended-connect", checkLimit, checkExtendedConnect},
 		{groupWeb, "http.redirect", checkLimit, checkRedirect},
-		{groupWeb, "upstream.ping", upstreamLimit, checkUpstream},
+		{groupWeb, "upstream.ping", checkLimit, checkUpstream},
 		{groupWeb, "proxy.ping", checkLimit, checkProxy},
 		{groupWeb, "websocket.upgrade", checkLimit, checkWebSocket},
 		{groupRelay, "turn.udp", callLimit, checkTURN(peer.TURNUDP)},

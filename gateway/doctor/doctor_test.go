@@ -3,8 +3,12 @@ package doctor_test
 import (
 	"context"
 	"crypto/x509"
+	"log/slog"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -110,6 +114,24 @@ func webFaults() []fault {
 		{name: "upstream-not-mattermost", only: "upstream.,proxy.", setup: setup{application: text("<html>welcome</html>")}},
 		{name: "upstream-redirects", only: "upstream.,proxy.", setup: setup{
 			application: http.RedirectHandler("https://chat.example.com/", http.StatusFound)}},
+		{name: "upstream-speaks-tls", only: "upstream.", spoil: func(t *testing.T, in *installation) {
+			in.target.Upstream = []string{strings.Replace(secure(t).URL, "https://", "http://", 1)}
+		}},
+		{name: "upstream-speaks-no-tls", only: "upstream.", spoil: func(_ *testing.T, in *installation) {
+			in.target.Upstream = []string{strings.Replace(in.mattermost.URL, "http://", "https://", 1)}
+		}},
+		{name: "upstream-untrusted", only: "upstream.", spoil: func(t *testing.T, in *installation) {
+			in.target.Upstream = []string{secure(t).URL}
+		}},
+		{name: "upstream-other-name", only: "upstream.", spoil: func(t *testing.T, in *installation) {
+			s := secure(t)
+			in.target.UpstreamRoots, in.target.UpstreamName = x509.NewCertPool(), "mattermost.internal"
+			in.target.UpstreamRoots.AddCert(s.Certificate())
+			in.target.Upstream = []string{s.URL}
+		}},
+		{name: "upstream-no-socket", only: "upstream.", spoil: func(_ *testing.T, in *installation) {
+			in.target.Upstream = []string{"unix:/nowhere/http.sock"}
+		}},
 		{name: "upstream-unhealthy", only: "upstream.,proxy.", setup: setup{
 			application: mattermostWithout("/api/v4/system/ping", text(`{"status":"UNHEALTHY"}`))}},
 		{name: "websocket-forbidden", setup: setup{
@@ -144,6 +166,37 @@ func webFaults() []fault {
 		}},
 		{name: "dns-elsewhere", only: "dns.", spoil: func(_ *testing.T, in *installation) { in.target.LookupHost = lookup("127.0.0.3") }},
 		{name: "dns-not-needed", only: "dns.", spoil: func(_ *testing.T, in *installation) { in.target.Host = "localhost" }},
+	}
+}
+
+// secure is a Mattermost that speaks TLS.
+func secure(t *testing.T) *httptest.Server {
+	t.Helper()
+	s := httptest.NewUnstartedServer(goodMattermost())
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s
+}
+
+// TestUpstreamsOfAllKinds: over TLS with a CA of its own, and at a Unix socket.
+func TestUpstreamsOfAllKinds(t *testing.T) {
+	s := secure(t)
+	path := filepath.Join(t.TempDir(), "s")
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	local := &http.Server{Handler: goodMattermost()}
+	go func() { _ = local.Serve(ln) }()
+	t.Cleanup(func() { _ = local.Close() })
+	target := doctor.Target{
+		Host: domain, Upstream: []string{s.URL, "unix:" + path}, UpstreamRoots: x509.NewCertPool(), UpstreamName: "example.com",
+		Only: []string{"upstream."},
+	}
+	target.UpstreamRoots.AddCert(s.Certificate())
+	if c := find(t, doctor.Run(t.Context(), target), "upstream.ping"); c.Status != doctor.Pass {
+		t.Errorf("%+v", c)
 	}
 }
 

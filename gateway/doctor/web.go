@@ -3,7 +3,6 @@ package doctor
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -13,9 +12,6 @@ import (
 	"github.com/coder/websocket"
 	"golang.org/x/net/http2"
 )
-
-// pingPath is Mattermost's own health check, which asks for no login.
-const pingPath = "/api/v4/system/ping"
 
 // checkH2 looks whether HTTP/2 is offered.
 func checkH2(ctx context.Context, t *Target) result {
@@ -101,61 +97,6 @@ func checkRedirect(ctx context.Context, t *Target) result {
 		return failed("%s sends to %q, not to %q", t.HTTPAddress, got, want).todo("correct domain and listen.https, or stop what else listens on listen.http")
 	}
 	return passed("http:// leads to %s", t.origin())
-}
-
-// checkUpstream asks every Mattermost node directly.
-func checkUpstream(ctx context.Context, t *Target) result {
-	if len(t.Upstream) == 0 {
-		return skipped("no upstream is known").todo("set upstream")
-	}
-	c, done := direct()
-	defer done()
-	faults := make(chan result, len(t.Upstream))
-	for _, base := range t.Upstream {
-		go func() { faults <- t.pingUpstream(ctx, c, base) }()
-	}
-	var last result
-	up := 0
-	for range t.Upstream {
-		if r := <-faults; r.status == Pass {
-			up++
-		} else {
-			last = r
-		}
-	}
-	switch {
-	case up == len(t.Upstream):
-		return passed("%s answers the ping", strings.Join(t.Upstream, ", "))
-	case up > 0:
-		return warned("%d of %d nodes answer; %s", up, len(t.Upstream), last.text).todo("%s", last.fix)
-	}
-	return last
-}
-
-func (t *Target) pingUpstream(ctx context.Context, c *http.Client, base string) result {
-	resp, body, err := get(ctx, c, strings.TrimSuffix(base, "/")+t.PingPath)
-	if err != nil {
-		r := unreachable(err, base, "upstream")
-		return r.todo("start Mattermost, or correct upstream; it must name what ServiceSettings.ListenAddress of Mattermost says")
-	}
-	return t.judgePing(resp, body, base)
-}
-
-// judgePing looks whether it is Mattermost that answered, and well.
-func (t *Target) judgePing(resp *http.Response, body []byte, who string) result {
-	var ping struct{ Status string }
-	switch err := json.Unmarshal(body, &ping); {
-	case resp.StatusCode/100 == 3:
-		return failed("%s sends to %q", who, resp.Header.Get("Location")).todo("take away the redirect in Mattermost (ServiceSettings.Forward80To443), or correct upstream")
-	case resp.StatusCode == http.StatusOK && t.PingPath != pingPath:
-	case resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusOK && (err != nil || ping.Status == ""):
-		return failed("%s answers, but not as Mattermost does", who).todo("correct upstream: it must lead to Mattermost")
-	case resp.StatusCode != http.StatusOK:
-		return failed("%s answers %s", who, resp.Status).todo("look into Mattermost's log")
-	case ping.Status != "OK":
-		return failed("%s says %q", who, ping.Status).todo("look into Mattermost's log")
-	}
-	return passed("%s answers the ping", who)
 }
 
 // checkProxy asks Mattermost through the public name.
