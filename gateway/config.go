@@ -119,6 +119,12 @@ const (
 // defaultSocket is where the socket of an installed service is.
 const defaultSocket = "/run/sallyport/admin.sock"
 
+func defaultDNS() tls.DNS {
+	return tls.DNS{
+		RFC2136: tls.RFC2136{KeyAlgorithm: "hmac-sha256"}, Exec: []string{}, Propagation: 2 * time.Minute, Resolvers: []string{},
+	}
+}
+
 // Default returns the configuration that an empty file stands for. It lacks
 // only what nobody can guess: the domain and the TURN secret.
 func Default() Config {
@@ -127,7 +133,7 @@ func Default() Config {
 		Listen:   Listen{HTTPS: ":443", HTTP: ":80", UDP: ":443"},
 		TLS: tls.Config{
 			Source:     SourceACME,
-			ACME:       tls.ACME{CA: "letsencrypt", Storage: "/var/lib/sallyport/acme", KeyType: "p256"},
+			ACME:       tls.ACME{CA: "letsencrypt", Storage: "/var/lib/sallyport/acme", KeyType: "p256", DNS: defaultDNS()},
 			Names:      []string{},
 			MinVersion: "1.2",
 			ClientAuth: tls.ClientAuth{Mode: tls.ClientAuthOff},

@@ -146,7 +146,7 @@ func (g *Gateway) buildTLS(cfg Config, s Secrets) error {
 	certs, err := tls.NewCertificates(cfg.TLS, []string{cfg.Domain}, tls.CertificateOptions{
 		Logger: g.logger, Metrics: g.registry,
 		HTTPPort: portOf(g.sockets.http), HTTPSPort: portOf(g.sockets.https), ListenHost: hostOf(g.sockets.https),
-		ExternalAccount: s.EAB,
+		Secrets: s.forTLS(),
 	})
 	if err != nil {
 		return err

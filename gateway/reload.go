@@ -18,7 +18,7 @@ const (
 // cannot change them.)
 var hotKeys = []string{
 	"upstream",
-	"tls.cert_file", "tls.key_file", "tls.names", "tls.min_version", "tls.client_auth", "tls.hsts",
+	"tls",
 	"proxy",
 	"limits",
 	"turn.secret_file", "turn.previous_secret_file",
@@ -97,7 +97,7 @@ func (g *Gateway) reload(cfg Config) (Secrets, error) {
 	if err != nil {
 		return none, err
 	}
-	if err := g.certs.Reload(next.TLS); err != nil { // the last that can fail; it keeps the old one then
+	if err := g.certs.Reload(next.TLS, secrets.forTLS()); err != nil { // the last that can fail; it keeps the old one then
 		return none, err
 	}
 	if g.turn != nil {
@@ -135,8 +135,7 @@ func (g *Gateway) nextPool(next Config) (*pool, error) {
 func (g *Gateway) merged(next Config) Config {
 	c := g.cfg
 	c.Upstream = next.Upstream
-	c.TLS.CertFile, c.TLS.KeyFile, c.TLS.Names, c.TLS.HSTS = next.TLS.CertFile, next.TLS.KeyFile, next.TLS.Names, next.TLS.HSTS
-	c.TLS.MinVersion, c.TLS.ClientAuth = next.TLS.MinVersion, next.TLS.ClientAuth
+	c.TLS = next.TLS
 	c.Proxy = next.Proxy
 	c.Proxy.MaxHeader = g.cfg.Proxy.MaxHeader
 	c.Limits = next.Limits

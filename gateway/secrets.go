@@ -30,6 +30,9 @@ type Secrets struct {
 	TURN [][]byte
 	// EAB is the key of the account at the CA; nil if there is none.
 	EAB []byte
+	// DNSKey signs updates of the DNS, DNSAccount is for acme-dns; nil unless
+	// tls.acme.dns wants them.
+	DNSKey, DNSAccount []byte
 	// Clients holds the key of each declared rtcd client by its id. Empty
 	// unless sfu.mode is rtcd.
 	Clients map[string][]byte
@@ -52,7 +55,7 @@ type SecretFile struct {
 // SecretFiles returns the files that c takes secrets from, in the order of
 // config.yaml.
 func (c Config) SecretFiles() []SecretFile {
-	return slices.Concat(c.accountKeyFiles(), c.turnSecretFiles(), c.clientKeyFiles())
+	return slices.Concat(c.accountKeyFiles(), c.dnsFiles(), c.turnSecretFiles(), c.clientKeyFiles())
 }
 
 // accountKeyFiles returns none or one.
@@ -61,6 +64,24 @@ func (c Config) accountKeyFiles() []SecretFile {
 		return nil
 	}
 	return []SecretFile{{"tls.acme.eab.hmac_key_file", c.TLS.ACME.EAB.HMACKeyFile}}
+}
+
+// dnsFiles returns none or one.
+func (c Config) dnsFiles() []SecretFile {
+	d := c.TLS.ACME.DNS
+	switch {
+	case c.TLS.Source != SourceACME:
+	case d.Provider == tls.DNSProviderRFC2136:
+		return []SecretFile{{"tls.acme.dns.rfc2136.key_file", d.RFC2136.KeyFile}}
+	case d.Provider == tls.DNSProviderACMEDNS:
+		return []SecretFile{{"tls.acme.dns.acme_dns.account_file", d.ACMEDNS.AccountFile}}
+	}
+	return nil
+}
+
+// forTLS are those that certificates need.
+func (s Secrets) forTLS() tls.Secrets {
+	return tls.Secrets{ExternalAccount: s.EAB, DNSKey: s.DNSKey, DNSAccount: s.DNSAccount}
 }
 
 func (c Config) turnSecretFiles() []SecretFile {
@@ -108,6 +129,19 @@ func ReadSecrets(c Config, read func(name string) ([]byte, error)) (Secrets, []P
 		s.EAB = get(f, 1, maxAccountKey)
 		if _, err := tls.DecodeAccountKey(s.EAB); err != nil && s.EAB != nil {
 			ps.add(f.Key, "%s: %v", f.Name, err)
+		}
+	}
+	for _, f := range c.dnsFiles() {
+		secret, fault := get(f, 1, maxSecretFile), error(nil)
+		if c.TLS.ACME.DNS.Provider == tls.DNSProviderRFC2136 {
+			s.DNSKey = secret
+			_, fault = tls.DecodeDNSKey(secret)
+		} else {
+			s.DNSAccount = secret
+			fault = tls.CheckDNSAccount(secret)
+		}
+		if fault != nil && secret != nil {
+			ps.add(f.Key, "%s: %v", f.Name, fault)
 		}
 	}
 	for _, f := range c.turnSecretFiles() {

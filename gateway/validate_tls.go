@@ -65,12 +65,15 @@ func (c Config) validateClientAuth(ps *problems) {
 func (c Config) validateNames(ps *problems) {
 	for i, name := range c.TLS.Names {
 		key := fmt.Sprintf("tls.names[%d]", i)
+		plain, wildcard := strings.CutPrefix(name, "*.")
 		switch {
-		case !isHostName(name) || isAddress(name):
+		case !isHostName(plain) || isAddress(plain):
 			ps.add(key, "%q is not a host name in lower case, like calls.example.com", name)
+		case wildcard && c.TLS.Source == SourceACME && c.TLS.ACME.DNS.Provider == "":
+			ps.add(key, "%q is a wildcard, which a CA gives only by a DNS record: see tls.acme.dns", name)
 		case name == c.Domain || slices.Contains(c.TLS.Names[:i], name):
 			ps.add(key, "%q is in the list already, or is the domain", name)
-		case c.TLS.Source == SourceACME && c.TLS.ACME.Public() && !strings.Contains(name, "."):
+		case c.TLS.Source == SourceACME && c.TLS.ACME.Public() && !strings.Contains(plain, "."):
 			ps.add(key, "no public CA gives a certificate for %q", name)
 		}
 	}
@@ -102,6 +105,7 @@ func (c Config) validateACME(ps *problems) {
 	case a.EAB.KeyID == "" && a.EAB.HMACKeyFile != "":
 		ps.add("tls.acme.eab.key_id", "missing: the CA gave a name with the key in tls.acme.eab.hmac_key_file")
 	}
+	c.validateDNS(ps)
 	if public && c.Domain != "" {
 		c.validatePublicName(ps)
 	}

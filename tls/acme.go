@@ -40,18 +40,19 @@ type automatic struct {
 	every   time.Duration                               // renewal checks
 	backoff func(failures int, err error) time.Duration // before the next attempt
 
-	offerHTTP atomic.Bool // somebody serves HTTP-01 challenges
-	loaded    chan struct{}
-	live      atomic.Pointer[engine]   // nil unless run runs
-	wanted    atomic.Pointer[[]string] // names; replaced and never modified
-	changed   chan struct{}            // wakes run when wanted was
+	dns     dnsProvider // nil: the challenges go through our ports
+	loaded  chan struct{}
+	live    atomic.Pointer[engine]   // nil unless run runs
+	wanted  atomic.Pointer[[]string] // names; replaced and never modified
+	changed chan struct{}            // wakes run when wanted was
 }
 
 // automaticOptions are what newAutomatic needs of Certificates.
 type automaticOptions struct {
 	CertificateOptions
-	health  *health
-	metrics *certMetrics
+	health    *health
+	metrics   *certMetrics
+	offerHTTP *atomic.Bool // somebody serves HTTP-01 challenges
 }
 
 // An engine is certmagic at work.
@@ -85,12 +86,16 @@ func newAutomatic(cfg ACME, names []string, o automaticOptions) (*automatic, err
 		return nil, fmt.Errorf("tls.acme.key_type %q: want one of %s", cfg.KeyType, strings.Join(KeyTypes, ", "))
 	}
 	if cfg.EAB.KeyID != "" {
-		if _, err := DecodeAccountKey(o.ExternalAccount); err != nil {
+		if _, err := DecodeAccountKey(o.Secrets.ExternalAccount); err != nil {
 			return nil, fmt.Errorf("tls.acme.eab: %w", err)
 		}
 	}
+	provider, err := newDNSProvider(cfg.DNS, o.Secrets)
+	if err != nil {
+		return nil, err
+	}
 	a := &automatic{
-		cfg: cfg, opts: o, log: o.Logger,
+		cfg: cfg, dns: provider, opts: o, log: o.Logger,
 		every: renewInterval, backoff: backoff,
 		loaded: make(chan struct{}), changed: make(chan struct{}, 1),
 	}
@@ -125,28 +130,36 @@ func (a *automatic) certificate(h *tls.ClientHelloInfo) (*tls.Certificate, error
 
 func (a *automatic) ready() <-chan struct{} { return a.loaded }
 
-func (a *automatic) leaves() []*x509.Certificate {
+func (a *automatic) certificates() []*tls.Certificate {
 	e := a.live.Load()
 	if e == nil {
 		return nil
 	}
-	var all []*x509.Certificate
+	var all []*tls.Certificate
 	for _, n := range *a.wanted.Load() {
-		if newest := e.leaf(n); newest != nil {
+		if newest := e.newest(n); newest != nil {
 			all = append(all, newest)
 		}
 	}
 	return all
 }
 
-// leaf is the certificate in use for name, nil if there is none.
-func (e *engine) leaf(name string) (newest *x509.Certificate) {
+// newest is the certificate in use for name, nil if there is none.
+func (e *engine) newest(name string) (newest *tls.Certificate) {
 	for _, c := range e.cache.AllMatchingCertificates(name) {
-		if newest == nil || c.Leaf.NotAfter.After(newest.NotAfter) {
-			newest = c.Leaf
+		if newest == nil || c.Leaf.NotAfter.After(newest.Leaf.NotAfter) {
+			newest = &c.Certificate
 		}
 	}
 	return newest
+}
+
+// leaf is that certificate's own part.
+func (e *engine) leaf(name string) *x509.Certificate {
+	if c := e.newest(name); c != nil {
+		return c.Leaf
+	}
+	return nil
 }
 
 // fault records why there is no certificate, or no new one, for name. It is over
@@ -159,10 +172,7 @@ func (a *automatic) fault(e *engine, name string, err error) {
 	})
 }
 
-func (a *automatic) reload(cfg Config, names []string) error {
-	if cfg.ACME != a.cfg {
-		return fmt.Errorf("change tls.acme: %w", ErrRestart)
-	}
+func (a *automatic) reload(_ Config, names []string) error {
 	a.want(names)
 	select {
 	case a.changed <- struct{}{}:
@@ -171,14 +181,11 @@ func (a *automatic) reload(cfg Config, names []string) error {
 	return nil
 }
 
-func (a *automatic) httpChallenge(next http.Handler) http.Handler {
-	a.offerHTTP.Store(true)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if e := a.live.Load(); e != nil && e.issuer.HandleHTTPChallenge(w, r) {
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
+// httpChallenge answers an HTTP-01 challenge. It reports false for any other
+// request.
+func (a *automatic) httpChallenge(w http.ResponseWriter, r *http.Request) bool {
+	e := a.live.Load()
+	return e != nil && e.issuer.HandleHTTPChallenge(w, r)
 }
 
 // run loads what the storage holds, obtains what it lacks, and renews.
@@ -237,7 +244,8 @@ func (a *automatic) start() *engine {
 		Profile:              a.cfg.profile(names),
 		ExternalAccount:      a.account(),
 		TrustedRoots:         a.roots,
-		DisableHTTPChallenge: !a.offerHTTP.Load(),
+		DisableHTTPChallenge: !a.opts.offerHTTP.Load(),
+		DNS01Solver:          a.cfg.DNS.solver(a.dns, zlog),
 		ListenHost:           a.opts.ListenHost,
 		AltHTTPPort:          a.opts.HTTPPort,
 		AltTLSALPNPort:       a.opts.HTTPSPort,
@@ -254,7 +262,7 @@ func (a *automatic) account() *acme.EAB {
 	if a.cfg.EAB.KeyID == "" {
 		return nil
 	}
-	key, _ := DecodeAccountKey(a.opts.ExternalAccount) // checked in newAutomatic
+	key, _ := DecodeAccountKey(a.opts.Secrets.ExternalAccount) // checked in newAutomatic
 	return &acme.EAB{KeyID: a.cfg.EAB.KeyID, MACKey: base64.RawURLEncoding.EncodeToString(key)}
 }
 

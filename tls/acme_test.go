@@ -34,7 +34,7 @@ func acmeCerts(t *testing.T, p *pebble, http, https int, names ...string) (*Cert
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := c.provider.(*automatic)
+	a := c.now.Load().provider.(*automatic)
 	a.backoff = func(int, error) time.Duration { return 10 * time.Millisecond }
 	return c, a
 }
@@ -148,7 +148,7 @@ func TestACMERestartWithoutCA(t *testing.T) {
 	if left := ourGoroutines(); left != "" {
 		t.Errorf("goroutines left:\n%s", left)
 	}
-	if _, err := certs.provider.certificate(nil); !errors.Is(err, errNoCertificate) {
+	if _, err := certs.now.Load().certificate(nil); !errors.Is(err, errNoCertificate) {
 		t.Errorf("certificate after the end: %v", err)
 	}
 
@@ -233,7 +233,7 @@ func TestACMEAccountBindingAndKeyType(t *testing.T) {
 	p := startPebble(t, pebbleOptions{tlsPort: portOf(ln.Addr()), httpPort: 1, account: "c2VjcmV0IGtleSBvZiB0aGUgYWNjb3VudCBhdCB0aGUgQ0Eg__77_w"})
 	p.config.KeyType = "p384"
 	p.config.EAB = EAB{KeyID: "kid", HMACKeyFile: "unused here"}
-	o := CertificateOptions{HTTPSPort: portOf(ln.Addr()), ExternalAccount: []byte("c2VjcmV0IGtleSBvZiB0aGUgYWNjb3VudCBhdCB0aGUgQ0Eg//77/w==\n")}
+	o := CertificateOptions{HTTPSPort: portOf(ln.Addr()), Secrets: Secrets{ExternalAccount: []byte("c2VjcmV0IGtleSBvZiB0aGUgYWNjb3VudCBhdCB0aGUgQ0Eg//77/w==\n")}}
 	certs, err := NewCertificates(Config{Source: SourceACME, ACME: p.config}, []string{domain}, o)
 	if err != nil {
 		t.Fatal(err)
@@ -297,7 +297,7 @@ func TestACMENamesChangeByReload(t *testing.T) {
 
 	reload := func(names ...string) {
 		t.Helper()
-		if err := certs.Reload(Config{Source: SourceACME, ACME: a.cfg, Names: names}); err != nil {
+		if err := certs.Reload(Config{Source: SourceACME, ACME: a.cfg, Names: names}, Secrets{}); err != nil {
 			t.Fatal(err)
 		}
 	}

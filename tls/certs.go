@@ -8,11 +8,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"reflect"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/mholt/acmez/v3"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -39,8 +40,8 @@ type CertificateOptions struct {
 	// ListenHost is the address those ports are bound to; empty is any.
 	ListenHost string
 
-	// ExternalAccount is the content of Config.ACME.EAB.HMACKeyFile.
-	ExternalAccount []byte
+	// Secrets are what the files hold that Config names.
+	Secrets Secrets
 }
 
 // A provider is one way to come by certificates.
@@ -52,8 +53,8 @@ type provider interface {
 	// reload applies cfg and the names that clients want from now on; on error
 	// everything stays as it was.
 	reload(cfg Config, names []string) error
-	// leaves returns the certificates in use.
-	leaves() []*x509.Certificate
+	// certificates returns those in use, with their Leaf.
+	certificates() []*tls.Certificate
 	// ready is closed once certificate can answer as well as it ever will
 	// without waiting for somebody else.
 	ready() <-chan struct{}
@@ -61,30 +62,29 @@ type provider interface {
 
 // Certificates answers TLS handshakes with the certificate of one source.
 type Certificates struct {
-	cfg      Config   // as at start
-	always   []string // names, whatever cfg.Names says
-	log      *slog.Logger
-	provider provider
-	health   *health
-	complain limiter
+	always    []string // names, whatever Config.Names says
+	opts      CertificateOptions
+	log       *slog.Logger
+	metrics   *certMetrics
+	complain  limiter
+	offerHTTP atomic.Bool // somebody serves HTTP-01 challenges
 
+	now     atomic.Pointer[supply] // where certificates come from
+	changed chan struct{}          // wakes Run when that is another
 	current atomic.Pointer[policy]
 	wanted  atomic.Pointer[[]string] // names; replaced and never modified
 }
 
-// A policy is what a reload may change about handshakes. It is replaced as a
-// whole and never modified.
-type policy struct {
-	clients *clientCAs
+// A supply is where certificates come from since a certain configuration.
+type supply struct {
+	provider
+	cfg     Config
+	secrets Secrets
+	health  *health
 
-	// base is what connections begin with. It owns the keys of the session
-	// tickets, which crypto/tls makes and rotates, so policies share it as long as
-	// the sessions of one may be resumed under the other.
-	base *tls.Config
-
-	usual   *tls.Config
-	silent  *tls.Config // for clients whose ALPN protocols are all foreign to us
-	unasked *tls.Config // for clients that are never asked for a certificate
+	// before are the certificates of the supply that this one has replaced. They
+	// answer until it has one.
+	before []*tls.Certificate
 }
 
 // NewCertificates prepares the certificates of cfg for names, the host names
@@ -104,25 +104,36 @@ func NewCertificates(cfg Config, names []string, o CertificateOptions) (*Certifi
 	if err != nil {
 		return nil, err
 	}
-	c := &Certificates{cfg: cfg, always: slices.Clone(names), log: o.Logger, health: new(health)}
-	names = c.names(cfg)
-	c.wanted.Store(&names)
-	metrics := newCertMetrics(o.Metrics, c.notAfter, c.health)
-	switch cfg.Source {
-	case SourceFiles:
-		c.provider, err = newFiles(cfg, names, c.log, c.health, metrics)
-	case SourceSelfSigned:
-		c.provider, err = newSelfSigned(names, c.log)
-	case SourceACME:
-		c.provider, err = newAutomatic(cfg.ACME, names, automaticOptions{o, c.health, metrics})
-	default:
-		err = fmt.Errorf("tls.source %q: want acme, files or selfsigned", cfg.Source)
-	}
+	c := &Certificates{always: slices.Clone(names), opts: o, log: o.Logger, changed: make(chan struct{}, 1)}
+	c.metrics = newCertMetrics(o.Metrics, c)
+	s, err := c.supply(cfg, o.Secrets)
 	if err != nil {
 		return nil, err
 	}
+	c.now.Store(s)
+	names = c.names(cfg)
+	c.wanted.Store(&names)
 	c.current.Store(c.policy(version, clients, nil))
 	return c, nil
+}
+
+// supply makes what cfg wants.
+func (c *Certificates) supply(cfg Config, secrets Secrets) (s *supply, err error) {
+	s = &supply{cfg: cfg, secrets: secrets, health: new(health)}
+	names := c.names(cfg)
+	switch cfg.Source {
+	case SourceFiles:
+		s.provider, err = newFiles(cfg, names, c.log, s.health, c.metrics)
+	case SourceSelfSigned:
+		s.provider, err = newSelfSigned(names, c.log)
+	case SourceACME:
+		o := c.opts
+		o.Secrets = secrets
+		s.provider, err = newAutomatic(cfg.ACME, names, automaticOptions{o, s.health, c.metrics, &c.offerHTTP})
+	default:
+		err = fmt.Errorf("tls.source %q: want acme, files or selfsigned", cfg.Source)
+	}
+	return s, err
 }
 
 // Run keeps the certificates fresh: it watches the files, replaces the
@@ -130,7 +141,20 @@ func NewCertificates(cfg Config, names []string, o CertificateOptions) (*Certifi
 // returns nil when ctx ends. A CA that cannot be reached is no error: it is
 // logged, shown by Status and tried again.
 func (c *Certificates) Run(ctx context.Context) error {
-	c.provider.run(ctx)
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	for ctx.Err() == nil {
+		s := c.now.Load()
+		running, stop := context.WithCancel(ctx)
+		parts.Go(func() { s.run(running) })
+		for ctx.Err() == nil && c.now.Load() == s {
+			select {
+			case <-ctx.Done():
+			case <-c.changed:
+			}
+		}
+		stop()
+	}
 	return nil
 }
 
@@ -138,11 +162,10 @@ func (c *Certificates) Run(ctx context.Context) error {
 func (c *Certificates) names(cfg Config) []string { return slices.Concat(c.always, cfg.Names) }
 
 // Reload applies a changed configuration: it reads the files again, at the
-// paths of cfg, obtains certificates for names that are new, and sets the TLS
-// version and who vouches for clients. On error
-// everything stays as it was. The error wraps ErrRestart if cfg.Source or
-// cfg.ACME changed.
-func (c *Certificates) Reload(cfg Config) error {
+// paths of cfg, obtains certificates for names that are new, takes them from
+// another source or CA, and sets the TLS version for new connections and who
+// vouches for clients. On error everything stays as it was.
+func (c *Certificates) Reload(cfg Config, secrets Secrets) error {
 	version, err := parseVersion(cfg.MinVersion)
 	if err != nil {
 		return err
@@ -151,85 +174,88 @@ func (c *Certificates) Reload(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	if cfg.Source != c.cfg.Source {
-		return fmt.Errorf("change tls.source: %w", ErrRestart)
+	names, old := c.names(cfg), c.now.Load()
+	next := old
+	if old.stays(cfg, secrets) {
+		err = old.reload(cfg, names)
+	} else if next, err = c.supply(cfg, secrets); err == nil {
+		if next.before = old.certificates(); len(next.before) == 0 {
+			next.before = old.before
+		}
 	}
-	names := c.names(cfg)
-	if err := c.provider.reload(cfg, names); err != nil {
+	if err != nil {
 		return err
 	}
 	c.wanted.Store(&names)
+	c.now.Store(next)
 	c.current.Store(c.policy(version, clients, c.current.Load()))
+	select {
+	case c.changed <- struct{}{}:
+	default: // Run is about to look already
+	}
 	return nil
+}
+
+// stays reports whether the provider can take cfg over.
+func (s *supply) stays(cfg Config, secrets Secrets) bool {
+	return cfg.Source == s.cfg.Source &&
+		(cfg.Source != SourceACME || reflect.DeepEqual(cfg.ACME, s.cfg.ACME) && reflect.DeepEqual(secrets, s.secrets))
+}
+
+// leaves are the certificates in use.
+func (s *supply) leaves() (all []*x509.Certificate) {
+	certs := s.certificates()
+	if len(certs) == 0 {
+		certs = s.before
+	}
+	for _, c := range certs {
+		all = append(all, c.Leaf)
+	}
+	return all
+}
+
+// answer is the certificate for one handshake.
+func (s *supply) answer(ctx context.Context, h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if len(s.before) == 0 { // else nobody need wait
+		select {
+		case <-s.ready():
+		case <-ctx.Done():
+			return nil, errNoCertificate
+		}
+	}
+	cert, err := s.certificate(h)
+	if err != nil && len(s.before) > 0 && asked(h.SupportedProtos) {
+		for _, old := range s.before {
+			if old.Leaf.VerifyHostname(h.ServerName) == nil {
+				return old, nil
+			}
+		}
+		return s.before[0], nil
+	}
+	return cert, err
 }
 
 // HTTPChallenge returns a handler for plain HTTP that answers ACME HTTP-01
 // challenges and passes everything else to next. Calling it before Run is what
 // makes us offer that challenge to the CA; TLS-ALPN-01 is offered always.
 func (c *Certificates) HTTPChallenge(next http.Handler) http.Handler {
-	if a, ok := c.provider.(*automatic); ok {
-		return a.httpChallenge(next)
-	}
-	return next
+	c.offerHTTP.Store(true)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if a, ok := c.now.Load().provider.(*automatic); ok && a.httpChallenge(w, r) {
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // Leaf returns the certificate that is in use for the first name, nil if there
 // is none yet. Whoever must trust a self-signed one can put it in a pool. The
 // certificate must not be modified.
 func (c *Certificates) Leaf() *x509.Certificate {
-	if all := c.provider.leaves(); len(all) > 0 {
+	if all := c.now.Load().leaves(); len(all) > 0 {
 		return all[0]
 	}
 	return nil
-}
-
-// choose is the GetConfigForClient of all connections. RFC 7301 §3.2 refuses a
-// client whose protocols are all foreign to us. We look at the first bytes
-// anyway, so that client may go on without ALPN.
-func (c *Certificates) choose(h *tls.ClientHelloInfo) (*tls.Config, error) {
-	p := c.current.Load()
-	ours := func(proto string) bool { return slices.Contains(p.usual.NextProtos, proto) }
-	if len(h.SupportedProtos) > 0 && !slices.ContainsFunc(h.SupportedProtos, ours) {
-		return p.silent, nil
-	}
-	if !asked(h.SupportedProtos) {
-		return p.unasked, nil
-	}
-	return p.usual, nil
-}
-
-// server is the configuration of a new connection.
-func (c *Certificates) server() *tls.Config { return c.current.Load().base }
-
-// policy is that of new connections, which comes after old, nil for none.
-func (c *Certificates) policy(version uint16, clients *clientCAs, old *policy) *policy {
-	p := &policy{clients: clients}
-	if old != nil && old.clients.same(clients) {
-		p.clients, p.base = old.clients, old.base
-	} else { // sessions keep the certificate they began with, or that there was none
-		p.base = &tls.Config{GetConfigForClient: c.choose}
-	}
-	p.unasked = &tls.Config{
-		GetCertificate: c.certificate,
-		MinVersion:     version,
-		CipherSuites: []uint16{ // of TLS 1.2: forward secret and authenticated
-			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-			tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-			tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-			tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-			tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-			tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-		},
-		NextProtos: []string{"h2", "http/1.1", "stun.turn", "stun.nat-discovery"}, // RFC 7301, RFC 7443
-	}
-	if c.cfg.Source == SourceACME {
-		p.unasked.NextProtos = append(p.unasked.NextProtos, acmez.ACMETLS1Protocol) // RFC 8737
-	}
-	p.usual = p.unasked.Clone()
-	p.clients.ask(p.usual, p.base)
-	p.silent = p.usual.Clone()
-	p.silent.NextProtos = nil
-	return p
 }
 
 // certificate answers a handshake and takes the connection's slot, since what
@@ -242,15 +268,11 @@ func (c *Certificates) certificate(h *tls.ClientHelloInfo) (*tls.Certificate, er
 		ctx, cancel = context.WithDeadline(ctx, p.until)
 		defer cancel()
 	}
-	select {
-	case <-c.provider.ready():
-	case <-ctx.Done():
-		return nil, errNoCertificate
-	}
-	cert, err := c.provider.certificate(h)
+	s := c.now.Load()
+	cert, err := s.answer(ctx, h)
 	if err != nil {
 		if c.complain.allow(complainEvery) {
-			c.log.Warn("handshake failed for want of a certificate", "name", h.ServerName, "err", err, "cause", c.health.last().err)
+			c.log.Warn("handshake failed for want of a certificate", "name", h.ServerName, "err", err, "cause", s.health.last().err)
 		}
 		return nil, err
 	}

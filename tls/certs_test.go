@@ -94,7 +94,7 @@ func newFilesCerts(t *testing.T, d *disk) (*Certificates, *files) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c, c.provider.(*files)
+	return c, c.now.Load().provider.(*files)
 }
 
 func TestFilesFollowChanges(t *testing.T) {
@@ -217,7 +217,7 @@ func TestReload(t *testing.T) {
 	d := newDisk(t, "one")
 	c, f := newFilesCerts(t, d)
 	other := newDisk(t, "other")
-	if err := c.Reload(other.config()); err != nil {
+	if err := c.Reload(other.config(), Secrets{}); err != nil {
 		t.Fatal(err)
 	}
 	if got := c.Leaf().Subject.CommonName; got != "other" {
@@ -226,7 +226,7 @@ func TestReload(t *testing.T) {
 	d.replace(makePair(t, "no longer watched", time.Now().Add(time.Hour)))
 	broken := d.config()
 	broken.KeyFile = other.key
-	if err := c.Reload(broken); err == nil || !strings.Contains(err.Error(), "private key does not match") {
+	if err := c.Reload(broken, Secrets{}); err == nil || !strings.Contains(err.Error(), "private key does not match") {
 		t.Errorf("reload of a broken pair: %v", err)
 	}
 	f.poll()
@@ -256,7 +256,7 @@ func TestSessionsSurviveReload(t *testing.T) {
 			t.Fatal("resumed what never was")
 		}
 		for _, least := range []string{"", "1.2", ""} {
-			if err := r.certs.Reload(Config{Source: SourceSelfSigned, MinVersion: least}); err != nil {
+			if err := r.certs.Reload(Config{Source: SourceSelfSigned, MinVersion: least}, Secrets{}); err != nil {
 				t.Fatal(err)
 			}
 			if !resumed() {
@@ -264,7 +264,7 @@ func TestSessionsSurviveReload(t *testing.T) {
 			}
 		}
 	}
-	if err := r.certs.Reload(Config{Source: SourceSelfSigned, MinVersion: "1.3"}); err != nil {
+	if err := r.certs.Reload(Config{Source: SourceSelfSigned, MinVersion: "1.3"}, Secrets{}); err != nil {
 		t.Fatal(err)
 	}
 	old := r.clientConfig()
@@ -355,7 +355,7 @@ func TestSelfSignedTakesNamesByReload(t *testing.T) {
 		{[]string{"b.example.com"}, "chat.example.com b.example.com localhost"},
 		{nil, "chat.example.com localhost"},
 	} {
-		if err := c.Reload(Config{Source: SourceSelfSigned, Names: tt.names}); err != nil {
+		if err := c.Reload(Config{Source: SourceSelfSigned, Names: tt.names}, Secrets{}); err != nil {
 			t.Fatal(err)
 		}
 		if got := strings.Join(c.Leaf().DNSNames, " "); got != tt.want || !c.Status().Ready {

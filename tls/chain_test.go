@@ -136,10 +136,10 @@ func TestFilesTellWhatClientsRefuse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := c.provider.(*files)
+	f := c.now.Load().provider.(*files)
 	f.roots = x509.NewCertPool()
 	f.roots.AddCert(root.cert)
-	if err := c.Reload(d.config()); err != nil {
+	if err := c.Reload(d.config(), Secrets{}); err != nil {
 		t.Fatal(err)
 	}
 	if w := c.Status().Warning; !strings.Contains(w, "incomplete") || !strings.Contains(log.String(), "clients may refuse the certificate") {
@@ -165,7 +165,7 @@ func TestFilesKeepTheNameClientsWant(t *testing.T) {
 	if s := c.Status(); !c.Leaf().Equal(good.cert) || !strings.Contains(s.LastError, "not for "+domain) || !s.Ready {
 		t.Errorf("serving %v, status %+v", c.Leaf().DNSNames, s)
 	}
-	if err := c.Reload(d.config()); err == nil {
+	if err := c.Reload(d.config(), Secrets{}); err == nil {
 		t.Error("a reload takes it")
 	}
 	next := (*authority)(nil).issue(t, domain, false)

@@ -192,7 +192,7 @@ func TestClientAuthChangesByReload(t *testing.T) {
 	}
 
 	write(t, cfg.ClientAuth.CAFile, bundle(other))
-	if err := r.certs.Reload(cfg); err != nil {
+	if err := r.certs.Reload(cfg, Secrets{}); err != nil {
 		t.Fatal(err)
 	}
 	if got := r.page(kept); !strings.HasPrefix(got, "403") {
@@ -202,11 +202,11 @@ func TestClientAuthChangesByReload(t *testing.T) {
 		t.Errorf("her session when others vouch: %q", got)
 	}
 	write(t, cfg.ClientAuth.CAFile, []byte("rubbish"))
-	if err := r.certs.Reload(cfg); err == nil {
+	if err := r.certs.Reload(cfg, Secrets{}); err == nil {
 		t.Error("a file without a certificate was taken")
 	}
 	cfg.ClientAuth = ClientAuth{Mode: ClientAuthOff}
-	if err := r.certs.Reload(cfg); err != nil {
+	if err := r.certs.Reload(cfg, Secrets{}); err != nil {
 		t.Fatal(err)
 	}
 	if got := r.page(kept); got != "200 hello nobody, resumed=false" {

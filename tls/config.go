@@ -21,14 +21,11 @@ const (
 	SourceSelfSigned = "selfsigned" // made at start, for the demo and for tests
 )
 
-// ErrRestart is returned, wrapped, by [Certificates.Reload] when the new
-// configuration differs in something that is only read at start.
-var ErrRestart = errors.New("restart needed")
-
 // Config is the section "tls" of the configuration file.
 type Config struct {
 	// Source says where the certificate comes from: "acme", "files" or
-	// "selfsigned". A change needs a restart.
+	// "selfsigned". After a change the old certificate answers until there is
+	// one of the new source.
 	Source string `koanf:"source"`
 
 	// CertFile is the PEM file with the certificate and its chain, leaf first.
@@ -39,7 +36,7 @@ type Config struct {
 	// KeyFile is the PEM file with the private key of CertFile.
 	KeyFile string `koanf:"key_file"`
 
-	// ACME configures source acme. A change needs a restart.
+	// ACME configures source acme.
 	ACME ACME `koanf:"acme"`
 
 	// Names are further host names in the certificate, beside the domain; with
@@ -80,6 +77,9 @@ type ACME struct {
 	// KeyType is the kind of key that new certificates get: "p256", "p384",
 	// "rsa2048" or "rsa4096"; empty is "p256".
 	KeyType string `koanf:"key_type"`
+
+	// DNS proves by a DNS record that names are ours.
+	DNS DNS `koanf:"dns"`
 
 	// EAB binds our account at the CA to one that exists there.
 	EAB EAB `koanf:"eab"`

@@ -18,7 +18,7 @@ var errForeign = errors.New("the certificate shown is not ours")
 // browser's TURN client does: with our name, without ALPN. It trusts what we
 // have at this moment and nothing else, and fails if that has expired.
 func (c *Certificates) Dial(ctx context.Context, addr string) (net.Conn, error) {
-	leaves := c.provider.leaves()
+	leaves := c.now.Load().leaves()
 	if len(leaves) == 0 || len(c.always) == 0 {
 		return nil, errNoCertificate
 	}
@@ -30,7 +30,7 @@ func (c *Certificates) Dial(ctx context.Context, addr string) (net.Conn, error) 
 		ServerName:         c.always[0],
 		InsecureSkipVerify: true, // VerifyConnection does it: no CA need vouch for what we know
 		VerifyConnection: func(s tls.ConnectionState) error {
-			return verifyOurs(s.PeerCertificates[0], slices.Concat(leaves, c.provider.leaves()))
+			return verifyOurs(s.PeerCertificates[0], slices.Concat(leaves, c.now.Load().leaves()))
 		},
 	})
 	if err := conn.HandshakeContext(ctx); err != nil {

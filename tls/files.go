@@ -60,9 +60,7 @@ func (f *files) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return f.current.Load(), nil
 }
 
-func (f *files) leaves() []*x509.Certificate {
-	return []*x509.Certificate{f.current.Load().Leaf}
-}
+func (f *files) certificates() []*tls.Certificate { return []*tls.Certificate{f.current.Load()} }
 
 func (f *files) ready() <-chan struct{} { return closedChannel() }
 

@@ -47,20 +47,20 @@ type certMetrics struct {
 	acmeFailed     prometheus.Counter
 }
 
-func newCertMetrics(r prometheus.Registerer, notAfter func() float64, h *health) *certMetrics {
+func newCertMetrics(r prometheus.Registerer, c *Certificates) *certMetrics {
 	f := promauto.With(r)
 	f.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "sallyport_tls_cert_not_after_seconds",
 		Help: "Unix time at which the first certificate in use expires; 0 while there is none.",
-	}, notAfter)
+	}, c.notAfter)
 	f.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "sallyport_tls_cert_failed_timestamp_seconds",
 		Help: "Unix time of the last attempt to load, obtain or renew a certificate that failed; 0 if none has since there was a good one.",
-	}, func() float64 { return seconds(h.last().at) })
+	}, func() float64 { return seconds(c.now.Load().health.last().at) })
 	f.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "sallyport_tls_cert_next_attempt_timestamp_seconds",
 		Help: "Unix time of the next attempt to obtain a missing certificate; 0 if none is missing.",
-	}, func() float64 { return seconds(h.last().next) })
+	}, func() float64 { return seconds(c.now.Load().health.last().next) })
 	return &certMetrics{
 		reloadFailures: f.NewCounter(prometheus.CounterOpts{
 			Name: "sallyport_tls_cert_reload_failures_total",

@@ -4,7 +4,6 @@ import (
 	"encoding/pem"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -18,7 +17,6 @@ import (
 	"github.com/letsencrypt/pebble/v2/db"
 	"github.com/letsencrypt/pebble/v2/va"
 	"github.com/letsencrypt/pebble/v2/wfe"
-	"github.com/miekg/dns"
 )
 
 // A pebble is Let's Encrypt's test CA in this process. It reaches every host
@@ -34,6 +32,7 @@ type pebble struct {
 type pebbleOptions struct {
 	httpPort, tlsPort int
 	lifetime          uint64 // of certificates, s; 0 is long
+	zone              *zone  // nil: one that has 127.0.0.1 for every name
 	account           string // base64url key of the account "kid" that must be bound; "" = none need be
 }
 
@@ -47,8 +46,12 @@ func startPebble(t *testing.T, o pebbleOptions) *pebble {
 		"default":    {Description: "what one gets"},
 		"shortlived": {Description: "for renewals", ValidityPeriod: o.lifetime},
 	}
+	zone := o.zone
+	if zone == nil {
+		zone = startZone(t)
+	}
 	authority := ca.New(quiet, store, "", "ecdsa", 0, 1, profiles)
-	validation := va.New(quiet, o.httpPort, o.tlsPort, true, startDNS(t), store)
+	validation := va.New(quiet, o.httpPort, o.tlsPort, true, zone.addr, store)
 	front := wfe.New(quiet, store, validation, authority, []string{"ca.example.com"}, true, o.account != "", 0, 0)
 	if o.account != "" {
 		if err := store.AddExternalAccountKeyByID("kid", o.account); err != nil {
@@ -82,32 +85,4 @@ func startPebble(t *testing.T, o pebbleOptions) *pebble {
 		Storage: filepath.Join(t.TempDir(), "acme"),
 	}
 	return p
-}
-
-// startDNS serves 127.0.0.1 for every name and returns its address.
-func startDNS(t *testing.T) string {
-	t.Helper()
-	started := make(chan struct{})
-	s := &dns.Server{
-		Listener:          listen(t),
-		NotifyStartedFunc: func() { close(started) },
-		Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
-			m := new(dns.Msg).SetReply(q)
-			if q.Question[0].Qtype == dns.TypeA {
-				m.Answer = []dns.RR{&dns.A{
-					Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET},
-					A:   net.IPv4(127, 0, 0, 1),
-				}}
-			}
-			_ = w.WriteMsg(m)
-		}),
-	}
-	done := make(chan error, 1)
-	go func() { done <- s.ActivateAndServe() }()
-	<-started
-	t.Cleanup(func() {
-		_ = s.Shutdown()
-		<-done
-	})
-	return s.Listener.Addr().String()
 }

@@ -25,7 +25,8 @@ type rig struct {
 	certs *Certificates
 	addr  string
 	reg   *prometheus.Registry
-	stop  func() // ends Run and waits for it; the servers are left alone
+	ca    *pebble // that the certificates come from, if they come from one
+	stop  func()  // ends Run and waits for it; the servers are left alone
 }
 
 // newRig starts a Port with a self-signed certificate.

@@ -59,9 +59,7 @@ func (s *selfSigned) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	return s.current.Load(), nil
 }
 
-func (s *selfSigned) leaves() []*x509.Certificate {
-	return []*x509.Certificate{s.current.Load().Leaf}
-}
+func (s *selfSigned) certificates() []*tls.Certificate { return []*tls.Certificate{s.current.Load()} }
 
 func (s *selfSigned) reload(_ Config, names []string) error {
 	s.mu.Lock()

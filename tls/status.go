@@ -45,8 +45,9 @@ type CertificateStatus struct {
 
 // Status returns what the certificates are now.
 func (c *Certificates) Status() CertificateStatus {
-	s := CertificateStatus{Source: c.cfg.Source, Names: slices.Clone(*c.wanted.Load())}
-	leaves := c.provider.leaves()
+	now := c.now.Load()
+	s := CertificateStatus{Source: now.cfg.Source, Names: slices.Clone(*c.wanted.Load())}
+	leaves := now.leaves()
 	for i, leaf := range leaves {
 		s.Covered = append(s.Covered, leaf.DNSNames...)
 		for _, ip := range leaf.IPAddresses {
@@ -63,10 +64,10 @@ func (c *Certificates) Status() CertificateStatus {
 		}
 	}
 	s.Ready = ready(leaves, s.Names, time.Now())
-	if f := c.health.last(); f.err != nil {
+	if f := now.health.last(); f.err != nil {
 		s.LastError, s.LastErrorAt, s.NextAttempt = f.err.Error(), f.at, f.next
 	}
-	s.Warning = c.health.warning()
+	s.Warning = now.health.warning()
 	return s
 }
 
