@@ -57,8 +57,7 @@ func TestSocketActivation(t *testing.T) {
 	early, err := net.Dial("tcp", want[0]) // and waits
 	p.must(err)
 	defer early.Close()
-	p.serve()
-	p.must(json.Unmarshal([]byte(p.says(`"msg":"serving"`)), p))
+	p.start()
 	if got := []string{p.HTTPS, p.Admin, p.UDP}; strings.Join(got, " ") != strings.Join(want, " ") {
 		t.Errorf("serves on %v, want %v", got, want)
 	}

@@ -64,9 +64,15 @@ func newProcess(t *testing.T, upstream string) *process {
 func startProcess(t *testing.T, upstream string) *process {
 	t.Helper()
 	p := newProcess(t, upstream)
+	p.start()
+	return p
+}
+
+// start runs it until it serves.
+func (p *process) start() {
+	p.t.Helper()
 	p.serve()
 	p.must(json.Unmarshal([]byte(p.says(`"msg":"serving"`)), p))
-	return p
 }
 
 // configuration is a whole one on free ports.
@@ -152,12 +158,15 @@ func (p *process) lives() {
 }
 
 // says waits for a line of the log and returns it.
-func (p *process) says(text string) string {
+func (p *process) says(text string) string { p.t.Helper(); return p.saysTimes(text, 1) }
+
+// saysTimes waits for the nth such line.
+func (p *process) saysTimes(text string, n int) string {
 	p.t.Helper()
 	late := time.NewTimer(patience)
 	defer late.Stop()
 	for {
-		line, grown := p.log.find(text)
+		line, grown := p.log.find(text, n)
 		if line != "" {
 			return line
 		}
@@ -165,7 +174,7 @@ func (p *process) says(text string) string {
 		case <-grown:
 			continue
 		case <-p.ended: // and all it had to say is in the log
-			if line, _ = p.log.find(text); line != "" {
+			if line, _ = p.log.find(text, n); line != "" {
 				return line
 			}
 		case <-late.C:
@@ -285,14 +294,16 @@ func (b *logBook) String() string {
 	return b.text.String()
 }
 
-// find returns the first line that contains want, or "" and what is closed when
+// find returns the nth line that contains want, or "" and what is closed when
 // there is more to look at.
-func (b *logBook) find(want string) (line string, grown <-chan struct{}) {
+func (b *logBook) find(want string, n int) (line string, grown <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for line := range strings.Lines(b.text.String()) {
 		if strings.HasSuffix(line, "\n") && strings.Contains(line, want) {
-			return line, nil
+			if n--; n == 0 {
+				return line, nil
+			}
 		}
 	}
 	return "", b.grown
