@@ -24,7 +24,7 @@ export CGO_ENABLED = 0
 RACE = CGO_ENABLED=1 $(GO) test -race
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check e2e natlab portable bench bench-sfu bench-seed bench-big bench-turn bench-proxy profile figures fuzz load release clean
+.PHONY: help build run test check e2e natlab portable bench bench-sfu bench-seed bench-big bench-turn profile figures fuzz load release clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,16 +95,11 @@ bench-turn: build ## TURN beside coturn in front of the same SFU, and beside no 
 	@GO='$(GO)' AGAINST=coturn .ci/load -suite turn $(BENCH) -json artifacts/bench-turn.json -names Sallyport,coturn $(ARGS) >artifacts/bench-turn.md; \
 		status=$$?; cat artifacts/bench-turn.md; exit $$status
 
-bench-proxy: build ## the reverse proxy beside nginx and Caddy: CPU, latency, memory of WebSockets (RUNS=5)
-	@mkdir -p artifacts
-	@GO='$(GO)' .ci/bench-proxy -runs $(RUNS) $(ARGS) >artifacts/bench-proxy.md; status=$$?; cat artifacts/bench-proxy.md; exit $$status
-
-figures: bench-sfu bench-seed bench-big bench-turn bench-proxy profile ## measure all of docs/performance.md again, and write it there
+figures: bench-sfu bench-seed bench-big bench-turn profile ## measure all of docs/performance.md again, and write it there
 	@.ci/paste docs/performance.md 'make bench-sfu' <artifacts/bench-sfu.md
 	@.ci/paste docs/performance.md 'make bench-seed' <artifacts/bench-seed.md
 	@.ci/paste docs/performance.md 'make bench-big' <artifacts/bench-big.md
 	@.ci/paste docs/performance.md 'make bench-turn' <artifacts/bench-turn.md
-	@.ci/paste docs/performance.md 'make bench-proxy' <artifacts/bench-proxy.md
 	@.ci/paste docs/performance.md 'make profile' <artifacts/profile/cpu.md
 	@cp artifacts/profile/20x8x2/cpu.svg docs/img/flame-20x8x2.svg
 

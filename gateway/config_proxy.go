@@ -39,6 +39,9 @@ type Proxy struct {
 	// UpstreamServerName is the name in the certificate of such upstreams.
 	// Empty: the host in their URL.
 	UpstreamServerName string `koanf:"upstream_server_name"`
+	// Spool is where slow transfers wait, so that Mattermost, which gives
+	// each 300 s, sees them as fast ones.
+	Spool Spool `koanf:"spool"`
 }
 
 func defaultProxy() Proxy {
@@ -46,5 +49,6 @@ func defaultProxy() Proxy {
 		TrustedProxies: []string{}, IdleTimeout: 45 * time.Second,
 		Hold: 15 * time.Second, WebsocketIdle: 120 * time.Second, HealthPath: defaultHealthPath,
 		MaxHeader: maxHeaderBytes, MaxURL: 8 << 10,
+		Spool: defaultSpool(),
 	}
 }

@@ -125,6 +125,7 @@ sfu:
   tcp: %[2]s:8443
   advertise: [%[6]s]
   api: {listen: "%[4]s:8045", clients: [{id: %[5]s, key_file: %[1]s/client-key}], store: ""}
+proxy: {spool: {dir: ""}}
 admin: {listen: "%[4]s:9443"}
 `, dir, at.media, at.https, at.api, e2eClient, at.advertise, cmp.Or(at.perUser, 24)),
 	} {

@@ -44,6 +44,7 @@ sfu:
   udp: %[4]s:0
   tcp: %[4]s:0
   api: {listen: "127.0.0.1:0", clients: [{id: %[3]s, key_file: %[1]s/client-key}], store: ""}
+proxy: {spool: {dir: ""}}
 admin: {listen: "127.0.0.1:0"}
 `, dir, standIn(t).URL, e2eClient, ip),
 	} {

@@ -156,6 +156,7 @@ func (c *talk) harmed(since time.Duration) string {
 func startHere(t *testing.T, edit func(*gateway.Config)) (*target, *gateway.Gateway) {
 	t.Helper()
 	cfg := gateway.Default()
+	cfg.Proxy.Spool.Dir = ""
 	cfg.Domain = "localhost"
 	cfg.Upstream = []string{standIn(t).URL}
 	cfg.Listen = gateway.Listen{HTTPS: "127.0.0.1:0", HTTP: "127.0.0.1:0", UDP: "127.0.0.1:0"}

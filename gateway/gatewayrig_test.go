@@ -98,6 +98,7 @@ func testConfig(mm *mattermost) Config {
 	cfg.SFU.API.Listen = "127.0.0.1:0"
 	cfg.SFU.API.Clients = []rtcd.Client{{ID: testClientID, KeyFile: "client-key"}}
 	cfg.SFU.API.Store = ""
+	cfg.Proxy.Spool.Dir = ""
 	cfg.Admin.Listen = "127.0.0.1:0"
 	cfg.Drain = Drain{Timeout: 30 * time.Second}
 	return cfg

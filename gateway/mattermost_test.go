@@ -16,12 +16,13 @@ import (
 	"github.com/coder/websocket"
 )
 
-// A mattermost stands in for the real one: its timeouts, its
-// /system/ping, its WebSocket with and without a trailing slash, files, and a plugin's paths. It
-// can be stopped and started again at the same address.
+// A mattermost stands in for the real one: its ways, its WebSocket with and
+// without a trailing slash, files, and a plugin's paths. It can be stopped and
+// started again at the same address.
 type mattermost struct {
 	t    *testing.T
 	addr string
+	ways ways // as of the next start
 
 	file []byte // what /api/v4/files/1 serves
 	gzip []byte // what /static/main.js serves, compressed
@@ -32,6 +33,7 @@ type mattermost struct {
 
 	mu     sync.Mutex // guards the following
 	server *http.Server
+	lastIP string
 }
 
 // seen is what /plugins/mirror answers: the request as Mattermost got it.
@@ -44,8 +46,14 @@ type seen struct {
 
 func startMattermost(t *testing.T) *mattermost {
 	t.Helper()
+	return startMattermostWith(t, nil)
+}
+
+// startMattermostWith is one with other ways.
+func startMattermostWith(t *testing.T, edit func(*ways)) *mattermost {
+	t.Helper()
 	m := &mattermost{
-		t: t, addr: "127.0.0.1:0",
+		t: t, addr: "127.0.0.1:0", ways: mattermostWays(),
 		file:   bytes.Repeat([]byte("0123456789abcdef"), 8<<10),
 		events: make(chan string), bodies: make(chan string), stall: make(chan struct{}),
 	}
@@ -54,6 +62,9 @@ func startMattermost(t *testing.T) *mattermost {
 	_, _ = w.Write(m.file)
 	_ = w.Close()
 	m.gzip = packed.Bytes()
+	if edit != nil {
+		edit(&m.ways)
+	}
 	m.start()
 	t.Cleanup(m.stop)
 	return m
@@ -69,7 +80,7 @@ func (m *mattermost) start() {
 	}
 	m.addr = ln.Addr().String()
 	server := &http.Server{
-		Handler: m.handler(), ReadTimeout: 300 * time.Second, WriteTimeout: 300 * time.Second, IdleTimeout: 60 * time.Second,
+		Handler: m.served(m.handler()), ReadTimeout: m.ways.read, WriteTimeout: m.ways.write, IdleTimeout: m.ways.idle,
 	}
 	m.mu.Lock()
 	m.server = server
@@ -86,12 +97,16 @@ func (m *mattermost) stop() {
 
 func (m *mattermost) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /api/v4/system/ping", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, `{"status":"OK"}`)
+	mux.HandleFunc("/api/v4/system/ping", m.ping)
+	mux.HandleFunc("GET /api/v4/config/client", m.clientConfig)
+	mux.HandleFunc("GET /api/v4/websocket", m.socket)
+	mux.HandleFunc("GET /api/v4/websocket/{$}", m.socket)
+	mux.HandleFunc("POST /api/v4/files", m.takeFile)
+	mux.HandleFunc("POST /api/v4/uploads/2", m.takeFile)
+	mux.HandleFunc("GET /api/v4/files/big", func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "big.bin", time.Unix(1700000000, 0), bytes.NewReader(bigFile()))
 	})
-	mux.HandleFunc("GET /api/v4/websocket", echo)
-	mux.HandleFunc("GET /api/v4/websocket/{$}", echo)
+	mux.HandleFunc("GET /plugins/ai/stream", serverSent)
 	mux.HandleFunc("GET /plugins/focalboard/ws", echo)
 	mux.HandleFunc("GET /plugins/gone/ws", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("X-Request-Id", "upstream-id")
@@ -136,8 +151,10 @@ func (m *mattermost) handler() http.Handler {
 
 // echo is a WebSocket that refuses a foreign Origin, as Mattermost does, which
 // is why the Host header must arrive as the browser sent it.
-func echo(w http.ResponseWriter, r *http.Request) {
-	conn, err := websocket.Accept(w, r, nil)
+func echo(w http.ResponseWriter, r *http.Request) { echoTo(w, r, nil) }
+
+func echoTo(w http.ResponseWriter, r *http.Request, o *websocket.AcceptOptions) {
+	conn, err := websocket.Accept(w, r, o)
 	if err != nil {
 		return
 	}

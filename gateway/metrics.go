@@ -15,6 +15,7 @@ type metrics struct {
 	httpMetrics
 	wsMetrics
 	upstreamMetrics
+	spoolMetrics
 	reloads *prometheus.CounterVec // result
 }
 
@@ -23,6 +24,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		httpMetrics:     newHTTPMetrics(reg),
 		wsMetrics:       newWSMetrics(reg),
 		upstreamMetrics: newUpstreamMetrics(reg),
+		spoolMetrics:    newSpoolMetrics(reg),
 		reloads:         counters("sallyport_config_reloads_total", "Configuration reloads.", "result"),
 	}
 	for _, result := range []string{reloadDone, reloadFailed} {

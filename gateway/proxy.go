@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -13,13 +12,12 @@ import (
 	"net/http/httputil"
 	"net/netip"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// A proxy carries requests to Mattermost and answers back, neither stored nor
-// changed:
+// A proxy carries requests to Mattermost and answers back, unchanged, and stored
+// only as long as a client is slow:
 //
 //	client ─> ServeHTTP ─> rewrite (headers) ─> pool.RoundTrip (which upstream,
 //	   hold while there is none) ─> modify (HSTS; 101 becomes a tunnel) ─> client
@@ -33,8 +31,9 @@ type proxy struct {
 
 	drains drains
 	gate
+	spool *spool
 
-	failures, refusals *rarely // log lines: "http request", "websocket handshake refused"
+	failures, refusals *rarely // log lines: "http request"; "websocket handshake refused" and others of Mattermost's refusals
 
 	settings atomic.Pointer[settings] // never nil
 }
@@ -48,6 +47,7 @@ type settings struct {
 	websocketIdle time.Duration
 	hsts          string        // Strict-Transport-Security; "" = none
 	spread        time.Duration // over which the WebSockets of a drained upstream are closed
+	spool         Spool         // where slow transfers wait
 	guards
 	pool *pool
 }
@@ -62,7 +62,10 @@ func newSettings(c Config, p *pool) (*settings, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &settings{domain: c.Domain, trusted: trusted, maxBody: c.Proxy.MaxBody, spread: c.Drain.WebsocketSpread, websocketIdle: c.Proxy.WebsocketIdle, guards: guards, pool: p}
+	s := &settings{
+		domain: c.Domain, trusted: trusted, maxBody: c.Proxy.MaxBody, spread: c.Drain.WebsocketSpread, websocketIdle: c.Proxy.WebsocketIdle,
+		spool: c.Proxy.Spool, guards: guards, pool: p,
+	}
 	if c.TLS.HSTS > 0 && c.TLS.Source != SourceSelfSigned { // a promise that such a certificate cannot keep
 		s.hsts = fmt.Sprintf("max-age=%d", int64(c.TLS.HSTS.Seconds()))
 	}
@@ -75,6 +78,9 @@ func (p *proxy) use(s *settings) {
 	if now == nil || now.pool != s.pool {
 		s.pool.metrics = &p.metrics.upstreamMetrics
 		p.metrics.attach(s.pool.upstreams, p.logger)
+	}
+	if now == nil || now.spool != s.spool {
+		p.spool.try(s.spool.Dir)
 	}
 	p.settings.Store(s)
 	if now != nil && now.pool != s.pool {
@@ -106,12 +112,16 @@ func exchangeOf(ctx context.Context) *exchange {
 }
 
 func newProxy(s *settings, m *metrics, logger *slog.Logger) *proxy {
-	p := &proxy{tunnels: newTunnels(m), metrics: m, logger: logger, gate: newGate(), failures: newRarely(), refusals: newRarely()}
+	p := &proxy{
+		tunnels: newTunnels(m), metrics: m, logger: logger, gate: newGate(), spool: newSpool(&m.spoolMetrics, logger),
+		failures: newRarely(), refusals: newRarely(),
+	}
 	p.drains.asked = make(chan struct{}, 1)
 	p.use(s)
 	p.reverse = &httputil.ReverseProxy{
 		Rewrite:        p.rewrite,
 		Transport:      p,
+		FlushInterval:  -1, // server-sent events and long polls: every write goes out at once
 		ErrorLog:       slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 		BufferPool:     &buffers{},
 		ModifyResponse: p.modify,
@@ -148,6 +158,10 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		r.Body = http.MaxBytesReader(rec, r.Body, s.maxBody)
+	}
+	if err := p.spool.upload(s.spool, r); err != nil {
+		p.fail(rec, r, err)
+		return
 	}
 	p.reverse.ServeHTTP(rec, r)
 }
@@ -194,29 +208,8 @@ func (p *proxy) modify(resp *http.Response) error {
 	if x.hsts != "" && resp.Header.Get("Strict-Transport-Security") == "" {
 		resp.Header.Set("Strict-Transport-Security", x.hsts)
 	}
-	x.rec.length = resp.ContentLength
-	resp.Body = &answerBody{resp.Body, resp.Request.Context(), x}
+	resp.Body = &answerBody{p.spool.download(x.spool, resp), resp.Request.Context(), x}
 	return nil
-}
-
-// errBrokenOff says that an upstream ended in the middle of an answer.
-var errBrokenOff = errors.New("upstream broke off its answer")
-
-// An answerBody is the body of an answer. It notes when the upstream breaks it
-// off: the client has the status by then, and nobody else would tell.
-type answerBody struct {
-	io.ReadCloser
-	client   context.Context // ends when the client leaves, which breaks answers off as well
-	exchange *exchange
-}
-
-// Read implements io.Reader.
-func (b *answerBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF && b.client.Err() == nil {
-		b.exchange.err = fmt.Errorf("%w: %w", errBrokenOff, err)
-	}
-	return n, err
 }
 
 // fail answers for an upstream that did not.
@@ -289,18 +282,3 @@ func hasToken(lists []string, token string) bool {
 	}
 	return false
 }
-
-// bufferSize is what one copying direction of one request holds.
-const bufferSize = 32 << 10
-
-// buffers is the httputil.BufferPool.
-type buffers struct{ pool sync.Pool }
-
-func (b *buffers) Get() []byte {
-	if p, ok := b.pool.Get().(*[bufferSize]byte); ok {
-		return p[:]
-	}
-	return make([]byte, bufferSize)
-}
-
-func (b *buffers) Put(p []byte) { b.pool.Put((*[bufferSize]byte)(p)) }

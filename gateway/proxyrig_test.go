@@ -34,11 +34,17 @@ type proxyRig struct {
 
 func startProxy(t *testing.T, edit func(*Config)) *proxyRig {
 	t.Helper()
-	rig := &proxyRig{t: t, mm: startMattermost(t), log: &logLines{}}
+	return startProxyTo(t, startMattermost(t), edit)
+}
+
+func startProxyTo(t *testing.T, mm *mattermost, edit func(*Config)) *proxyRig {
+	t.Helper()
+	rig := &proxyRig{t: t, mm: mm, log: &logLines{}}
 	cfg := Default()
 	cfg.Domain = "chat.example.com"
 	cfg.Upstream = []string{rig.mm.url()}
 	cfg.Proxy.Hold = 0
+	cfg.Proxy.Spool.Dir = ""
 	cfg.TLS.HSTS = 0
 	if edit != nil {
 		edit(&cfg)
@@ -191,6 +197,7 @@ func traced(ctx context.Context, to *string) context.Context {
 // benchProxy is a proxy to one upstream that logs nothing.
 func benchProxy(upstream string) (*proxy, error) {
 	cfg := Default()
+	cfg.Proxy.Spool.Dir = ""
 	pool, err := newPool([]string{upstream}, cfg.Proxy, nil)
 	if err != nil {
 		return nil, err

@@ -113,6 +113,7 @@ func (c Config) validateProxy(ps *problems) {
 	if name := c.Proxy.UpstreamServerName; name != "" && !isHostName(name) && !isAddress(name) {
 		ps.add("proxy.upstream_server_name", "%q is not a host name in lower case, like mattermost.internal", name)
 	}
+	c.Proxy.Spool.validate(ps)
 }
 
 func isRequestURI(s string) bool {

@@ -89,6 +89,7 @@ func serveGateway(dir string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	cfg := gateway.Default()
+	cfg.Proxy.Spool.Dir = ""
 	cfg.Domain = "localhost"
 	cfg.Listen = gateway.Listen{HTTPS: "127.0.0.1:0", UDP: "127.0.0.1:0"}
 	cfg.TLS.Source = gateway.SourceFiles

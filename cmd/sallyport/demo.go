@@ -137,6 +137,7 @@ func (f demoFlags) config() (gateway.Config, error) {
 	c.SFU.API.Clients = []rtcd.Client{{ID: demoClient, KeyFile: demoKeyFile}}
 	c.SFU.API.Store = ""
 	c.Admin.Listen, c.Admin.Socket = f.admin, "" // a demo beside an installed service must not take its socket
+	c.Proxy.Spool.Dir = ""
 	c.Drain.Timeout, c.Drain.WebsocketSpread = 0, 0
 	return c, nil
 }

@@ -86,6 +86,7 @@ sfu:
   udp: 127.0.0.1:0
   tcp: 127.0.0.1:0
   api: {listen: "127.0.0.1:0", clients: [{id: %[3]s, key_file: %[1]s/client-key}], store: ""}
+proxy: {spool: {dir: ""}}
 admin: {listen: "127.0.0.1:0", socket: %[4]q}
 log: {level: info}
 `, filepath.Dir(p.file), upstream, processClient, p.socket)

@@ -100,6 +100,7 @@ func testConfig(t *testing.T, dir, upstream string, cert certificate) gateway.Co
 	cfg.SFU.API.Clients = []rtcd.Client{{ID: "mattermost", KeyFile: write(t, dir, "client-key", []byte(clientKey))}}
 	cfg.SFU.API.Store = ""
 	cfg.Admin.Listen, cfg.Admin.Socket = "127.0.0.1:0", ""
+	cfg.Proxy.Spool.Dir = ""
 	return cfg
 }
 
