@@ -13,6 +13,7 @@ type httpMetrics struct {
 	inFlight  prometheus.Gauge
 	malformed prometheus.Counter
 	limited   *prometheus.CounterVec // reason
+	tooLarge  prometheus.Counter
 }
 
 // otherMethod counts the methods that are not in methods.
@@ -45,6 +46,9 @@ func newHTTPMetrics(reg prometheus.Registerer) httpMetrics {
 		malformed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sallyport_http_malformed_total", Help: "HTTP/1 requests refused with 400 because their framing is not sound.",
 		}),
+		tooLarge: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sallyport_upstream_too_large_total", Help: "Requests that Mattermost answered with 413.",
+		}),
 	}
 	m.limited = counters("sallyport_http_limited_total", "Requests refused because a limit was reached.", "reason")
 	for _, which := range []string{limitRequests, limitLogins, limitURL, limitHeader} {
@@ -58,7 +62,7 @@ func newHTTPMetrics(reg prometheus.Registerer) httpMetrics {
 			m.requests[method][code] = requests.WithLabelValues(code, method)
 		}
 	}
-	reg.MustRegister(requests, m.duration, m.inFlight, m.malformed, m.limited)
+	reg.MustRegister(requests, m.duration, m.inFlight, m.malformed, m.limited, m.tooLarge)
 	return m
 }
 

@@ -205,6 +205,9 @@ func (p *proxy) modify(resp *http.Response) error {
 	if x.upgrade {
 		p.refused(resp)
 	}
+	if resp.StatusCode == http.StatusRequestEntityTooLarge {
+		p.tooLarge(resp)
+	}
 	if x.hsts != "" && resp.Header.Get("Strict-Transport-Security") == "" {
 		resp.Header.Set("Strict-Transport-Security", x.hsts)
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -16,7 +17,6 @@ type recorder struct {
 	hijacked func() // called once if the connection becomes a tunnel
 	status   int    // 0 until the answer has begun
 	bytes    int64  // of body
-	length   int64  // of the whole body; -1 if it is not known
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -27,17 +27,13 @@ func (r *recorder) WriteHeader(status int) {
 	r.ResponseWriter.WriteHeader(status)
 }
 
-// Write implements http.ResponseWriter. What comes before the end of an answer of
-// known length goes out at once; httputil sees to the others.
+// Write implements http.ResponseWriter.
 func (r *recorder) Write(p []byte) (int, error) {
 	if r.status == 0 {
 		r.status = http.StatusOK
 	}
 	n, err := r.ResponseWriter.Write(p)
 	r.bytes += int64(n)
-	if err == nil && r.bytes < r.length { // the end goes out by itself, and in one piece with what is before
-		err = http.NewResponseController(r.ResponseWriter).Flush()
-	}
 	return n, err
 }
 
@@ -53,6 +49,22 @@ func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // Unwrap lets http.ResponseController reach what is not overridden here.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// tooLarge tells the administrator which limit it was that a user met: it is
+// none of ours.
+func (p *proxy) tooLarge(resp *http.Response) {
+	p.metrics.tooLarge.Inc()
+	r := resp.Request
+	setting := "ServiceSettings.MaximumPayloadSizeBytes"
+	if strings.HasPrefix(r.Header.Get("Content-Type"), "multipart/form-data") || strings.Contains(r.URL.Path, "/api/v4/files") || strings.Contains(r.URL.Path, "/uploads") {
+		setting = "FileSettings.MaxFileSize"
+	}
+	if also, ok := p.refusals.allow(); ok {
+		p.logger.Info("too large for Mattermost", append([]any{
+			"setting", setting, "length", r.ContentLength, "path", redactPath(r.URL), "request", resp.Header.Get("X-Request-Id"),
+		}, also...)...)
+	}
+}
 
 // finish counts and logs one request. It runs also when the handler panics to
 // abort the connection.
