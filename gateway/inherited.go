@@ -86,22 +86,6 @@ func (o *opener) short(key, addr string) (net.Listener, error) {
 	return l, nil
 }
 
-// udp opens the one socket of key.
-func (o *opener) udp(key, addr string) (*net.UDPConn, error) {
-	given, err := o.udps(key, addr)
-	switch {
-	case len(given) == 0 && err == nil:
-		return listenUDP(key, addr)
-	case len(given) > 1 && err == nil:
-		err = fmt.Errorf("%s: the service manager passes %d sockets, and only one is possible without a media server", key, len(given))
-	}
-	if err != nil {
-		closeAll(given)
-		return nil, err
-	}
-	return given[0], nil
-}
-
 func closeAll(conns []*net.UDPConn) {
 	for _, c := range conns {
 		_ = c.Close()
@@ -142,18 +126,19 @@ func fits(key, addr string, bound net.Addr) error {
 	return nil
 }
 
-// media opens the sockets of the SFU, listen.udp among them.
-func (o *opener) media(cfg Config) (*sfu.Sockets, error) {
+// udp opens the sockets of listen.udp by open, which takes those that are open
+// already.
+func (o *opener) udp(cfg Config, open func(given ...*net.UDPConn) (*sfu.Sockets, error)) (*sfu.Sockets, error) {
 	given, err := o.udps("listen.udp", cfg.Listen.UDP)
 	if err != nil {
 		closeAll(given)
 		return nil, err
 	}
-	media, err := sfu.ListenShared(cfg.SFU.Config, cfg.Listen.UDP, given...)
+	s, err := open(given...)
 	if shared, ok := errors.AsType[*sfu.SharedError](err); ok {
 		return nil, explainBind("listen.udp", cfg.Listen.UDP, shared.Err)
 	}
-	return media, err
+	return s, err
 }
 
 // shortSegments bounds the TCP segments of the connections that a listener

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-
-	"sallyport/sfu"
 )
 
 // callPoll is how often a draining gateway looks whether calls have ended.
@@ -79,21 +77,10 @@ func simple(run func(context.Context) error) func(ctx, hard context.Context) err
 
 func (g *Gateway) runTURN(ctx context.Context) error {
 	var packets []net.PacketConn
-	if g.sockets.udp != nil {
-		packets = append(packets, g.sockets.udp)
-	}
-	for _, c := range g.shared() {
+	for _, c := range g.sockets.shared() {
 		packets = append(packets, c)
 	}
 	return g.turn.Run(ctx, []net.Listener{g.port.TURN()}, packets)
-}
-
-// shared is what the SFU leaves of listen.udp.
-func (g *Gateway) shared() []*sfu.SharedConn {
-	if g.sockets.media == nil {
-		return nil
-	}
-	return g.sockets.media.Shared()
 }
 
 // Run serves until Drain has run its course, ctx ends or a part fails, and
@@ -119,7 +106,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 func (g *Gateway) refuseUnused() {
 	if g.turn == nil {
 		_ = g.port.TURN().Close()
-		for _, c := range g.shared() {
+		for _, c := range g.sockets.shared() {
 			_ = c.Close()
 		}
 	}

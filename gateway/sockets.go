@@ -17,8 +17,8 @@ import (
 type sockets struct {
 	https, http, api, admin net.Listener
 	commands                net.Listener
-	udp                     *net.UDPConn // listen.udp without an SFU, whose it is otherwise
 	media                   *sfu.Sockets
+	udp                     *sfu.Sockets // listen.udp without an SFU, among whose it is otherwise
 }
 
 // Addrs are the addresses that the listeners are bound to, as host:port; empty
@@ -41,12 +41,16 @@ func (s *sockets) open(cfg Config, given Inherited) error {
 		return err
 	}
 	if cfg.Listen.UDP != "" && cfg.TURN.Enabled && cfg.SFU.Mode != ModeRTCD {
-		if s.udp, err = o.udp("listen.udp", cfg.Listen.UDP); err != nil {
+		if s.udp, err = o.udp(cfg, func(given ...*net.UDPConn) (*sfu.Sockets, error) {
+			return sfu.ListenAlone(cfg.Listen.UDP, given...)
+		}); err != nil {
 			return err
 		}
 	}
 	if cfg.SFU.Mode == ModeRTCD {
-		if s.media, err = o.media(cfg); err != nil {
+		if s.media, err = o.udp(cfg, func(given ...*net.UDPConn) (*sfu.Sockets, error) {
+			return sfu.ListenShared(cfg.SFU.Config, cfg.Listen.UDP, given...)
+		}); err != nil {
 			return err
 		}
 		if s.api, err = o.tcp("sfu.api.listen", cfg.SFU.API.Listen); err != nil {
@@ -86,11 +90,10 @@ func (s *sockets) close() error {
 			errs = append(errs, unlessClosed(l.Close()))
 		}
 	}
-	if s.udp != nil {
-		errs = append(errs, unlessClosed(s.udp.Close()))
-	}
-	if s.media != nil {
-		errs = append(errs, unlessClosed(s.media.Close()))
+	for _, m := range []*sfu.Sockets{s.media, s.udp} {
+		if m != nil {
+			errs = append(errs, unlessClosed(m.Close()))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -115,13 +118,10 @@ func unlessClosed(err error) error {
 func (g *Gateway) Addrs() Addrs {
 	s := &g.sockets
 	a := Addrs{HTTPS: addrOf(s.https), HTTP: addrOf(s.http), API: addrOf(s.api), Admin: addrOf(s.admin), Commands: addrOf(s.commands)}
-	if s.udp != nil {
-		a.UDP = s.udp.LocalAddr().String()
+	if shared := s.shared(); len(shared) > 0 {
+		a.UDP = shared[0].LocalAddr().String()
 	}
 	if s.media != nil {
-		if shared := s.media.Shared(); len(shared) > 0 {
-			a.UDP = shared[0].LocalAddr().String()
-		}
 		if udp := s.media.Addresses(); len(udp) > 0 {
 			a.MediaUDP = udp[0].Local.String()
 		}
@@ -178,16 +178,15 @@ func listenTCP(key, addr string) (net.Listener, error) {
 // longer.
 const segmentMax = 1280 - 40 - 20
 
-func listenUDP(key, addr string) (*net.UDPConn, error) {
-	a, err := net.ResolveUDPAddr("udp", addr)
-	if err != nil {
-		return nil, explainBind(key, addr, err)
+// shared is what there is of listen.udp for TURN.
+func (s *sockets) shared() []*sfu.SharedConn {
+	switch {
+	case s.media != nil:
+		return s.media.Shared()
+	case s.udp != nil:
+		return s.udp.Shared()
 	}
-	c, err := net.ListenUDP("udp", a)
-	if err != nil {
-		return nil, explainBind(key, addr, err)
-	}
-	return c, nil
+	return nil
 }
 
 // explainBind says which key cannot be satisfied, why, and what to do.

@@ -38,6 +38,7 @@ type SharedConn struct {
 	udp   udpGroup
 	local netip.AddrPort
 	ice   bool // the SFU uses the socket too: clients may be told of it; set before anything is read
+	alone bool // there is no SFU
 
 	collectors atomic.Uint32 // spreads them over udp
 
@@ -51,6 +52,10 @@ type SharedConn struct {
 // runs on the goroutine that reads the socket: it may change its first argument,
 // but must neither block nor keep it. Nothing comes from ReadFrom meanwhile.
 func (c *SharedConn) Receive(take func(p []byte, from netip.AddrPort)) {
+	if c.alone {
+		c.receiveAlone(take)
+		return
+	}
 	c.take.Store(&take)
 	<-c.done
 	c.take.Store(nil)
@@ -101,12 +106,15 @@ func (c *SharedConn) Collect() (send func(p []byte, to netip.AddrPort), flush fu
 
 // Close ends Receive and ReadFrom; what comes from then on is lost. It
 // implements net.PacketConn.
-func (c *SharedConn) Close() error {
+func (c *SharedConn) Close() (err error) {
 	c.once.Do(func() {
 		close(c.done)
 		c.in.close()
+		if c.alone {
+			err = c.udp.close()
+		}
 	})
-	return nil
+	return err
 }
 
 // LocalAddr is where the socket is bound. It implements net.PacketConn.
@@ -180,7 +188,7 @@ func (s *Sockets) addShared(at netip.AddrPort, size int, beside bool) error {
 }
 
 func (s *Sockets) share(udp udpGroup) {
-	s.shared = append(s.shared, &SharedConn{udp: udp, local: udp.local(), in: newQueue(sharedBacklog), done: make(chan struct{})})
+	s.shared = append(s.shared, &SharedConn{udp: udp, local: udp.local(), alone: s.alone, in: newQueue(sharedBacklog), done: make(chan struct{})})
 }
 
 // takeShared makes sockets that are open already those of the shared port.

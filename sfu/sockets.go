@@ -31,6 +31,7 @@ type Sockets struct {
 	tcp    []*net.TCPListener
 	shared []*SharedConn
 
+	alone   bool // see ListenAlone
 	found   bool // the addresses of the UDP sockets are those of the machine, not configured
 	options batch.Options
 	book    *addressBook // local → advertised address, for both protocols
