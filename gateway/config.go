@@ -29,6 +29,8 @@ type Config struct {
 	Proxy Proxy `koanf:"proxy"`
 	// Limits bounds what one client may do at a time.
 	Limits Limits `koanf:"limits"`
+	// Access says who may ask Mattermost for what.
+	Access Access `koanf:"access"`
 	// TURN relays media of clients behind strict firewalls to our SFU.
 	TURN turn.Config `koanf:"turn"`
 	// SFU routes the media of calls.
@@ -141,6 +143,7 @@ func Default() Config {
 		},
 		Proxy:  defaultProxy(),
 		Limits: defaultLimits(),
+		Access: defaultAccess(),
 		TURN: turn.Config{
 			Enabled:         true,
 			RelayTo:         []string{RelayToSFU},

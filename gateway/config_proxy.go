@@ -21,6 +21,9 @@ type Proxy struct {
 	// MaxURL is the longest path and query in bytes. 0 leaves the limit to
 	// MaxHeader.
 	MaxURL int `koanf:"max_url"`
+	// Robots is what search engines are told with every answer: "noindex",
+	// or nothing if empty.
+	Robots string `koanf:"robots"`
 	// SitePath is the path of Mattermost's SiteURL, if it has one, as in
 	// "/chat": access and limits look at what comes behind it.
 	SitePath string `koanf:"site_path"`

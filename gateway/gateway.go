@@ -225,7 +225,7 @@ func (g *Gateway) buildAPI(cfg Config, s Secrets) error {
 	return err
 }
 
-func (g *Gateway) buildHTTP(cfg Config, _ Secrets) error {
+func (g *Gateway) buildHTTP(cfg Config, secrets Secrets) error {
 	pool, err := newPool(cfg.Upstream, cfg.Proxy, nil)
 	if err != nil {
 		return err
@@ -234,6 +234,7 @@ func (g *Gateway) buildHTTP(cfg Config, _ Secrets) error {
 	if err != nil {
 		return err
 	}
+	s.preauth.accept(secrets.Preauth)
 	g.proxy = newProxy(s, g.metrics, g.logger)
 	table := g.routes(cfg)
 	g.secure = newSite(table.at(doorHTTPS), g.logger)

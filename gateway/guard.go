@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -18,21 +17,28 @@ var (
 	errTooMany = errors.New("more than limits allow this address")
 )
 
+// noIndex is the value of proxy.robots that asks search engines to list nothing.
+const noIndex = "noindex"
+
 // A gate is what guarding remembers from request to request. It outlives
 // reloads.
 type gate struct {
 	limiter   *limiter
 	limitings *rarely // log line "client limited"
+	denials   *rarely // log line "access denied"
 }
 
-func newGate() gate { return gate{limiter: newLimiter(), limitings: newRarely()} }
+func newGate() gate { return gate{limiter: newLimiter(), limitings: newRarely(), denials: newRarely()} }
 
 // guards are what requests must pass, a part of the settings.
 type guards struct {
 	maxHeader int    // bytes
 	maxURL    int    // bytes; 0 = no limit of its own
-	sitePath  string // of SiteURL, as cleanPath has it; "" = none
+	robots    string // X-Robots-Tag; "" = none
+	sitePath  string // of SiteURL; "" = none
 	limits    allowances
+	rules     []rule // longest path first
+	preauth   preauth
 }
 
 func newGuards(c Config) (guards, error) {
@@ -40,8 +46,17 @@ func newGuards(c Config) (guards, error) {
 	if err != nil {
 		return guards{}, fmt.Errorf("limits.exempt: %w", err)
 	}
+	rules, err := newRules(c.Access.Rules)
+	if err != nil {
+		return guards{}, err
+	}
+	preauth, err := newPreauth(c.Access.PreauthExempt)
+	if err != nil {
+		return guards{}, err
+	}
 	return guards{
-		maxHeader: c.Proxy.MaxHeader, maxURL: c.Proxy.MaxURL, sitePath: strings.ToLower(c.Proxy.SitePath), limits: limits,
+		maxHeader: c.Proxy.MaxHeader, maxURL: c.Proxy.MaxURL, robots: c.Proxy.Robots, sitePath: c.Proxy.SitePath, limits: limits,
+		rules: rules, preauth: preauth,
 	}, nil
 }
 
@@ -57,6 +72,14 @@ func (p *proxy) guarded(w http.ResponseWriter, r *http.Request, x *exchange) boo
 	if headSize(r) > x.maxHeader {
 		p.metrics.limited.WithLabelValues(limitHeader).Inc()
 		p.turnAway(w, r, x, http.StatusRequestHeaderFieldsTooLarge, errBigHead)
+		return true
+	}
+	if by := x.denied(r, x.client); by != "" {
+		p.forbid(w, r, x, by)
+		return true
+	}
+	if !x.preauthorized(r, x.client) {
+		p.askForSecret(w, r, x)
 		return true
 	}
 	if which, wait := p.overLimit(r, x); wait > 0 {
@@ -100,5 +123,9 @@ func (p *proxy) turnAway(w http.ResponseWriter, r *http.Request, x *exchange, st
 	if r.ProtoMajor == 1 && r.ContentLength != 0 {
 		w.Header().Set("Connection", "close") // the body is not worth reading
 	}
-	writeFailure(w, r, status, x.id)
+	f := failures[status]
+	if status == http.StatusForbidden {
+		f = shutOut
+	}
+	writePage(w, r, f, status, x.id)
 }

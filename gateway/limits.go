@@ -65,7 +65,7 @@ func (p *proxy) overLimit(r *http.Request, x *exchange) (which string, wait time
 }
 
 // loginPaths are where a password, a token or a one-time code can be tried, as
-// seenPath has them, with all below them. (What is too long to be guessed, as
+// seen has them, with all below them. (What is too long to be guessed, as
 // the ids of webhooks and invitations, is not among them.)
 var loginPaths = []string{
 	"/api/v4/users/login", // and …/type, …/switch, …/desktop_token, …/sso/code-exchange

@@ -134,7 +134,7 @@ func TestLogins(t *testing.T) {
 		"POST /api/v4/users/login/type":            true,
 		"POST /api/v4/users/%6cogin":               true,
 		"POST /api/v4//users/x/../login/":          true,
-		"POST /API/v4/users/login":                 true,
+		"POST /API/v4/users/login":                 false,
 		"POST /chat/api/v4/users/login":            true,
 		"POST /CHAT%2Fapi/v4/users/login":          true,
 		"POST /api/v4/users/mfa":                   true,

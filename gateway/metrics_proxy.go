@@ -14,6 +14,7 @@ type httpMetrics struct {
 	malformed prometheus.Counter
 	limited   *prometheus.CounterVec // reason
 	tooLarge  prometheus.Counter
+	denied    *prometheus.CounterVec // rule
 }
 
 // otherMethod counts the methods that are not in methods.
@@ -54,6 +55,10 @@ func newHTTPMetrics(reg prometheus.Registerer) httpMetrics {
 	for _, which := range []string{limitRequests, limitLogins, limitURL, limitHeader} {
 		m.limited.WithLabelValues(which)
 	}
+	m.denied = counters("sallyport_http_denied_total", "Requests refused because of access.rules (path) or for want of the pre-authentication secret.", "rule")
+	for _, rule := range []string{deniedByRule, deniedByPreauth} {
+		m.denied.WithLabelValues(rule)
+	}
 	requests := counters("sallyport_http_requests_total", "Requests answered, by class of status and method.", "code", "method")
 	m.requests = map[string]map[string]prometheus.Counter{}
 	for _, method := range methods {
@@ -62,7 +67,7 @@ func newHTTPMetrics(reg prometheus.Registerer) httpMetrics {
 			m.requests[method][code] = requests.WithLabelValues(code, method)
 		}
 	}
-	reg.MustRegister(requests, m.duration, m.inFlight, m.malformed, m.limited, m.tooLarge)
+	reg.MustRegister(requests, m.duration, m.inFlight, m.malformed, m.limited, m.tooLarge, m.denied)
 	return m
 }
 

@@ -211,6 +211,9 @@ func (p *proxy) modify(resp *http.Response) error {
 	if x.hsts != "" && resp.Header.Get("Strict-Transport-Security") == "" {
 		resp.Header.Set("Strict-Transport-Security", x.hsts)
 	}
+	if x.robots != "" && resp.Header.Get("X-Robots-Tag") == "" {
+		resp.Header.Set("X-Robots-Tag", x.robots)
+	}
 	resp.Body = &answerBody{p.spool.download(x.spool, resp), resp.Request.Context(), x}
 	return nil
 }

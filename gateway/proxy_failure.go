@@ -58,6 +58,12 @@ var failures = map[int]failure{
 	},
 }
 
+// shutOut is for those whom the access section keeps out.
+var shutOut = failure{
+	ID: "sallyport.access.denied", Title: "Access is restricted",
+	Message: "The administrator of this server does not let you in here from where you are.",
+}
+
 //go:embed failure.html
 var failureHTML string
 
@@ -70,7 +76,10 @@ func newRequestID() string { return strings.ToLower(rand.Text()) }
 // writeFailure answers r with the failure of status: a page for people, the
 // error object of Mattermost's API for programs. status must be in failures.
 func writeFailure(w http.ResponseWriter, r *http.Request, status int, id string) {
-	f := failures[status]
+	writePage(w, r, failures[status], status, id)
+}
+
+func writePage(w http.ResponseWriter, r *http.Request, f failure, status int, id string) {
 	h := w.Header()
 	h.Set("X-Request-Id", id)
 	h.Set("Cache-Control", "no-store")

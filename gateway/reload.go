@@ -20,7 +20,7 @@ var hotKeys = []string{
 	"upstream",
 	"tls",
 	"proxy",
-	"limits",
+	"limits", "access",
 	"turn.secret_file", "turn.previous_secret_file",
 	"sfu.api.clients",
 	"log.level", "log.format",
@@ -115,6 +115,7 @@ func (g *Gateway) reload(cfg Config) (Secrets, error) {
 	}
 	g.port.SetTrusted(s.trusted)
 	g.port.SetLimits(next.Limits.Connections, s.limits.exempt)
+	s.preauth.accept(secrets.Preauth)
 	g.proxy.use(s)
 	return secrets, nil
 }
@@ -138,7 +139,7 @@ func (g *Gateway) merged(next Config) Config {
 	c.TLS = next.TLS
 	c.Proxy = next.Proxy
 	c.Proxy.MaxHeader = g.cfg.Proxy.MaxHeader
-	c.Limits = next.Limits
+	c.Limits, c.Access = next.Limits, next.Access
 	c.TURN.SecretFile, c.TURN.PreviousSecretFile = next.TURN.SecretFile, next.TURN.PreviousSecretFile
 	c.SFU.API.Clients = next.SFU.API.Clients
 	if g.opts.Level != nil {

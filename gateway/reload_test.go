@@ -54,9 +54,12 @@ func TestHotKeysAreMerged(t *testing.T) {
 	next.TLS.MinVersion, next.TLS.ClientAuth.Mode = "1.3", "required"
 	next.Proxy = Proxy{
 		TrustedProxies: []string{"::1"}, IdleTimeout: 1, MaxBody: 1, Hold: 1, HealthPath: "/", UpstreamCAFile: "ca", UpstreamServerName: "name",
-		MaxURL: 1, SitePath: "/a", MaxHeader: maxHeaderBytes,
+		MaxURL: 1, SitePath: "/a", MaxHeader: maxHeaderBytes, Robots: noIndex,
 	}
 	next.Limits = Limits{Connections: 1, Requests: 1, RequestsBurst: 1, Logins: 1, LoginsBurst: 1, Exempt: []string{"::1"}}
+	next.Access = Access{
+		Rules: []AccessRule{{Path: "/a"}}, PreauthSecretFile: "s", PreviousPreauthSecretFile: "p", PreauthExempt: []string{"::1"},
+	}
 	next.TURN.SecretFile, next.TURN.PreviousSecretFile = "s", "p"
 	next.SFU.API.Clients = []rtcd.Client{{ID: "a"}}
 	next.Log.Level, next.Log.Format = "debug", "text"

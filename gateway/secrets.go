@@ -20,6 +20,8 @@ const (
 	minClientKey  = 32
 	maxClientKey  = 72
 	maxAccountKey = 4096
+	minPreauth    = 16
+	maxPreauth    = 4096
 	maxSecretFile = 64 << 10 // of which anything is read
 )
 
@@ -33,6 +35,9 @@ type Secrets struct {
 	// DNSKey signs updates of the DNS, DNSAccount is for acme-dns; nil unless
 	// tls.acme.dns wants them.
 	DNSKey, DNSAccount []byte
+	// Preauth holds the current pre-authentication secret and then, if there
+	// is one, the previous. Empty if none is asked for.
+	Preauth [][]byte
 	// Clients holds the key of each declared rtcd client by its id. Empty
 	// unless sfu.mode is rtcd.
 	Clients map[string][]byte
@@ -55,7 +60,7 @@ type SecretFile struct {
 // SecretFiles returns the files that c takes secrets from, in the order of
 // config.yaml.
 func (c Config) SecretFiles() []SecretFile {
-	return slices.Concat(c.accountKeyFiles(), c.dnsFiles(), c.turnSecretFiles(), c.clientKeyFiles())
+	return slices.Concat(c.accountKeyFiles(), c.dnsFiles(), c.preauthFiles(), c.turnSecretFiles(), c.clientKeyFiles())
 }
 
 // accountKeyFiles returns none or one.
@@ -82,6 +87,17 @@ func (c Config) dnsFiles() []SecretFile {
 // forTLS are those that certificates need.
 func (s Secrets) forTLS() tls.Secrets {
 	return tls.Secrets{ExternalAccount: s.EAB, DNSKey: s.DNSKey, DNSAccount: s.DNSAccount}
+}
+
+func (c Config) preauthFiles() []SecretFile {
+	if c.Access.PreauthSecretFile == "" {
+		return nil
+	}
+	files := []SecretFile{{"access.preauth_secret_file", c.Access.PreauthSecretFile}}
+	if c.Access.PreviousPreauthSecretFile != "" {
+		files = append(files, SecretFile{"access.previous_preauth_secret_file", c.Access.PreviousPreauthSecretFile})
+	}
+	return files
 }
 
 func (c Config) turnSecretFiles() []SecretFile {
@@ -143,6 +159,13 @@ func ReadSecrets(c Config, read func(name string) ([]byte, error)) (Secrets, []P
 		if fault != nil && secret != nil {
 			ps.add(f.Key, "%s: %v", f.Name, fault)
 		}
+	}
+	for _, f := range c.preauthFiles() {
+		secret := get(f, minPreauth, maxPreauth)
+		if bytes.ContainsFunc(secret, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			ps.add(f.Key, "%s: a secret in a header has no space and only printable ASCII characters", f.Name)
+		}
+		s.Preauth = append(s.Preauth, secret)
 	}
 	for _, f := range c.turnSecretFiles() {
 		s.TURN = append(s.TURN, get(f, minTURNSecret, maxTURNSecret))

@@ -41,6 +41,7 @@ func (c Config) Validate() []Problem {
 	c.validateTLS(&ps)
 	c.validateProxy(&ps)
 	c.validateLimits(&ps)
+	c.validateAccess(&ps)
 	c.validateTURN(&ps)
 	c.validateSFU(&ps)
 	c.validateAPI(&ps)

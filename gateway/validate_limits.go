@@ -44,13 +44,16 @@ const (
 	mostHeader  = 1 << 20
 )
 
-// validateHead looks at what bounds, or is said of, the head of a request.
+// validateHead looks at the keys about the heads of requests and answers.
 func (c Config) validateHead(ps *problems) {
 	if n := c.Proxy.MaxHeader; n < leastHeader || n > mostHeader {
 		ps.add("proxy.max_header", "%d is not between %d and %d", n, leastHeader, mostHeader)
 	}
 	if c.Proxy.MaxURL < 0 {
 		ps.add("proxy.max_url", "%d is negative: use 0 for no limit but proxy.max_header", c.Proxy.MaxURL)
+	}
+	if r := c.Proxy.Robots; r != "" && r != noIndex {
+		ps.add("proxy.robots", "%q is not noindex, or empty", r)
 	}
 	if fault := pathFault(c.Proxy.SitePath); c.Proxy.SitePath != "" && fault != "" {
 		ps.add("proxy.site_path", "%s", fault)

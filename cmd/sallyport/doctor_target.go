@@ -81,9 +81,12 @@ func addSecrets(t *doctor.Target, c gateway.Config) {
 		}
 		return s
 	}
-	forTURN, forClients := c, c // so that a fault of one does not hide the other
+	forTURN, forClients, forApps := c, c, c // so that a fault of one does not hide the other
+	forTURN.Access, forClients.Access = gateway.Access{}, gateway.Access{}
 	forTURN.SFU.API.Clients = nil
 	forClients.TURN.Enabled = false
+	forApps.TURN.Enabled, forApps.SFU.API.Clients = false, nil
+	read(forApps)
 	if s := read(forTURN); len(s.TURN) > 0 {
 		t.TURNUsername, t.TURNPassword = turn.Credentials(s.TURN[0], "doctor", time.Now().Add(doctorCredentialTTL))
 	}

@@ -94,10 +94,21 @@ func (r *reader) sections(n *yaml.Node, f *field, path string) (any, bool) {
 		r.doc.at[at] = r.origin.of(e)
 		v, ok := r.value(e, element, at)
 		if good = good && ok; good {
+			element.complete(v.(map[string]any))
 			list = append(list, v)
 		}
 	}
 	return list, good
+}
+
+// complete adds the lists that the section v leaves out: empty, as they are
+// printed.
+func (f *field) complete(v map[string]any) {
+	for _, c := range f.fields {
+		if _, ok := v[c.name]; !ok && c.kind == manyTexts {
+			v[c.name] = []string{}
+		}
+	}
 }
 
 func (r *reader) fits(list *yaml.Node, path string) bool {

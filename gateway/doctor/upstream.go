@@ -128,6 +128,8 @@ func speaksTLS(ctx context.Context, base string, body []byte) bool {
 func (t *Target) judgePing(resp *http.Response, body []byte, who string) result {
 	var ping struct{ Status string }
 	switch err := json.Unmarshal(body, &ping); {
+	case resp.Header.Get(rejectReason) != "":
+		return shutOut(resp)
 	case resp.StatusCode/100 == 3:
 		return failed("%s sends to %q", who, resp.Header.Get("Location")).todo("take away the redirect in Mattermost (ServiceSettings.Forward80To443), or correct upstream")
 	case resp.StatusCode == http.StatusOK && !strings.HasSuffix(t.PingPath, pingPath): // its form is not known

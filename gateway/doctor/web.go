@@ -132,6 +132,9 @@ func checkWebSocket(ctx context.Context, t *Target) result {
 	if resp == nil {
 		return unasked(err, t.HTTPSAddress, "proxy.ping")
 	}
+	if resp.Header.Get(rejectReason) != "" {
+		return shutOut(resp)
+	}
 	switch resp.StatusCode {
 	case http.StatusForbidden, http.StatusBadRequest:
 		return failed("Mattermost refuses the WebSocket with %s: it does not know the Origin %s", resp.Status, t.origin()).
