@@ -11,9 +11,6 @@ const (
 	// a key frame.
 	outboxSize = 256 << 10
 
-	// outboxIdle is the buffer each lane of an outbox keeps while it is empty.
-	outboxIdle = 32 << 10
-
 	// Media older than this is not worth sending any more: what is on the
 	// way now would only delay what comes. Voice may be somewhat late, receivers
 	// can stretch what they have.
@@ -40,11 +37,18 @@ type outbox struct {
 
 // A lane is a queue of frames.
 type lane struct {
-	data   []byte // of all frames, one behind the other
-	frames []stamp
+	*store     // nil while it is empty
 	start  int // of the oldest frame, in data
 	first  int // the oldest, in frames
 }
+
+// A store is what a lane keeps its frames in.
+type store struct {
+	data   []byte // of all frames, one behind the other
+	frames []stamp
+}
+
+var stores = sync.Pool{New: func() any { return new(store) }}
 
 type stamp struct {
 	size    int
@@ -138,11 +142,26 @@ func (o *outbox) isVideo(b []byte) bool {
 	return *known == ssrc && ssrc != 0
 }
 
-func (l *lane) len() int       { return len(l.frames) - l.first }
-func (l *lane) size() int      { return len(l.data) - l.start }
+func (l *lane) len() int {
+	if l.store == nil {
+		return 0
+	}
+	return len(l.frames) - l.first
+}
+
+func (l *lane) size() int {
+	if l.store == nil {
+		return 0
+	}
+	return len(l.data) - l.start
+}
+
 func (l *lane) oldest() *stamp { return &l.frames[l.first] }
 
 func (l *lane) push(b []byte, w stamp) {
+	if l.store == nil {
+		l.store = stores.Get().(*store)
+	}
 	if len(l.data)+len(b) > cap(l.data) && l.start > len(l.data)/2 { // else let it grow: moving costs, too
 		l.data = l.data[:copy(l.data, l.data[l.start:])]
 		l.frames = l.frames[:copy(l.frames, l.frames[l.first:])]
@@ -165,10 +184,9 @@ func (l *lane) drop() {
 	if l.len() > 0 {
 		return
 	}
-	l.data, l.frames, l.start, l.first = l.data[:0], l.frames[:0], 0, 0
-	if cap(l.data) > outboxIdle {
-		l.data, l.frames = nil, nil
-	}
+	l.data, l.frames = l.data[:0], l.frames[:0]
+	stores.Put(l.store)
+	*l = lane{}
 }
 
 // expire drops media put before a moment, and returns how much.
