@@ -32,6 +32,7 @@ type peeked struct {
 	unanswered *crowd // nil outside handshakes
 	spot       *list.Element
 
+	reader io.Reader // of what comes after head; nil: the connection
 	writer io.Writer // of what is written; nil: the connection
 
 	place  *place       // among the open ones; left by Close
@@ -66,6 +67,9 @@ func (c *peeked) Read(b []byte) (int, error) {
 	if c.unanswered != nil && c.spot == nil {
 		c.spot = c.unanswered.enter(c)
 	}
+	if c.reader != nil {
+		return c.reader.Read(b)
+	}
 	return c.Conn.Read(b)
 }
 
@@ -76,15 +80,15 @@ func (c *peeked) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// Divert makes to take what is written to c from now on, TLS records too; it
-// writes them to NetConn. Nothing may be written meanwhile.
-func (c *peeked) Divert(to io.Writer) { c.writer = to }
+// Divert makes from and to the ones that read from NetConn and write to it from now
+// on, TLS records too. Nothing may be read or written meanwhile.
+func (c *peeked) Divert(from io.Reader, to io.Writer) { c.reader, c.writer = from, to }
 
 // Secure reports whether the stream came out of TLS.
 func (c *peeked) Secure() bool { return false }
 
 // NetConn returns the connection underneath, for socket options and for who has
-// diverted what is written: reading from it would lose the first bytes.
+// diverted c: reading from it directly would lose the first bytes.
 func (c *peeked) NetConn() net.Conn { return c.Conn }
 
 // classify finds out what c speaks. What it reads for that will be read again.

@@ -147,11 +147,19 @@ func (l plainListener) Accept() (net.Conn, error) {
 // divertible is a connection of the product's port.
 type divertible struct {
 	net.Conn
+	reader io.Reader
 	writer io.Writer
 }
 
-func (c *divertible) NetConn() net.Conn   { return c.Conn }
-func (c *divertible) Divert(to io.Writer) { c.writer = to }
+func (c *divertible) NetConn() net.Conn                   { return c.Conn }
+func (c *divertible) Divert(from io.Reader, to io.Writer) { c.reader, c.writer = from, to }
+
+func (c *divertible) Read(b []byte) (int, error) {
+	if c.reader != nil {
+		return c.reader.Read(b)
+	}
+	return c.Conn.Read(b)
+}
 
 func (c *divertible) Write(b []byte) (int, error) {
 	if c.writer != nil {

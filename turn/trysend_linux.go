@@ -33,3 +33,20 @@ func trySend(fd uintptr, b []byte, last bool) (int, error) {
 		}
 	}
 }
+
+// tryReceive reads from a socket what is there. some is false if nothing is yet; no
+// bytes and no error are the end. It does not wait either.
+func tryReceive(fd uintptr, b []byte) (n int, some bool, err error) {
+	for {
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), syscall.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			return int(n), true, nil
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			return 0, false, nil
+		default:
+			return 0, true, errno
+		}
+	}
+}

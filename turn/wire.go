@@ -40,14 +40,15 @@ var wires = sync.Pool{New: func() any {
 	return &b
 }}
 
-// A diverter is a connection that lets somebody else write to the one underneath.
+// A diverter is a connection that lets somebody else read from the one underneath and
+// write to it.
 type diverter interface {
 	NetConn() net.Conn
-	Divert(to io.Writer)
+	Divert(from io.Reader, to io.Writer)
 }
 
-// newWire returns the wire of a connection, which from now on writes to it; nil
-// if that is not possible. Nobody may write meanwhile.
+// newWire returns the wire of a connection, which from now on writes to it, and
+// reads from an inlet; nil if that is not possible. Nobody may use it meanwhile.
 func newWire(conn net.Conn) *wire {
 	if !canTry {
 		return nil
@@ -65,7 +66,7 @@ func newWire(conn net.Conn) *wire {
 			}
 			w := &wire{tcp: tcp, raw: raw}
 			w.call = w.attempt
-			d.Divert(w)
+			d.Divert(newInlet(raw), w)
 			return w
 		}
 		conn = inner.NetConn()
