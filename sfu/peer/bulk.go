@@ -21,8 +21,9 @@ import (
 //
 // So a track of such a peer tells loss and order but neither latency nor damage;
 // a load test has a sample of ordinary peers beside them. A Bulk serves the
-// paths over UDP and IPv4: on the other ones a peer with a Bulk is an ordinary
-// peer.
+// paths over UDP and IPv4, and those through a TURN server's TCP or TLS port if
+// Config.DialTURN is set: there a peer's own goroutine counts. On the other ones a
+// peer with a Bulk is an ordinary peer.
 type Bulk struct {
 	net  transport.Net // shared: to list the network interfaces is dear
 	poll *poller
@@ -46,7 +47,7 @@ func NewBulk() (*Bulk, error) {
 // counts reports whether a peer of that configuration gets its sockets from its
 // Bulk.
 func (c *Config) counts() bool {
-	return c.Bulk != nil && !c.IPv6 && (c.Path == UDP || c.Path == TURNUDP)
+	return c.Bulk != nil && !c.IPv6 && (c.Path == UDP || c.Path == TURNUDP || c.DialTURN != nil && (c.Path == TURNTCP || c.Path == TURNTLS))
 }
 
 // A tally counts the packets of one peer's tracks.

@@ -42,9 +42,12 @@ type Config struct {
 	// reports, NACK and retransmission, transport-wide congestion feedback.
 	// Without it a peer costs less and still asks for key frames.
 	Feedback bool
+	// NoPings keeps the peer from pinging once a second, as clients do, so that a
+	// server's cost is that of the media.
+	NoPings bool
 	// SRTP says how media is encrypted.
 	SRTP SRTP
-	// Bulk, if not nil, receives for the peer on the paths UDP and TURNUDP. Its
+	// Bulk, if not nil, receives for the peer on the paths that it serves. Its
 	// tracks are then counted only, and Feedback is of no use.
 	Bulk *Bulk
 	// Window, if not nil, marks the packets to be measured. nil measures all.

@@ -48,13 +48,9 @@ func newConnection(c *Config) (*webrtc.PeerConnection, error) {
 		}
 	}
 	api := webrtc.NewAPI(webrtc.WithMediaEngine(media), webrtc.WithSettingEngine(settings(c)), webrtc.WithInterceptorRegistry(chain))
-	configuration := webrtc.Configuration{}
+	configuration := webrtc.Configuration{ICEServers: forPion(servers)}
 	if c.Path.relayed() {
 		configuration.ICETransportPolicy = webrtc.ICETransportPolicyRelay
-	}
-	for _, s := range servers {
-		configuration.ICEServers = append(configuration.ICEServers,
-			webrtc.ICEServer{URLs: s.URLs, Username: s.Username, Credential: s.Credential})
 	}
 	pc, err := api.NewPeerConnection(configuration)
 	if err != nil {
@@ -139,7 +135,11 @@ func settings(c *Config) webrtc.SettingEngine {
 	}
 	if c.DialTURN != nil && (c.Path == Auto || c.Path == TURNTCP || c.Path == TURNTLS) {
 		// pion does no TLS of its own over a proxy's connection.
-		e.SetICEProxyDialer(dialer(c.DialTURN))
+		d := dialer(c.DialTURN)
+		if c.tally != nil {
+			d = d.counted(c.tally)
+		}
+		e.SetICEProxyDialer(d)
 	}
 	return e
 }

@@ -32,6 +32,15 @@ func (h *Histogram) Merge(o *Histogram) {
 	}
 }
 
+// Less returns what has been added since an earlier copy of h.
+func (h Histogram) Less(earlier *Histogram) Histogram {
+	h.Count -= earlier.Count
+	for i, n := range earlier.buckets {
+		h.buckets[i] -= n
+	}
+	return h
+}
+
 // Percentile returns a duration that the share q (0 to 1) of all does not
 // exceed, or 0 if there are none.
 func (h *Histogram) Percentile(q float64) time.Duration {

@@ -109,6 +109,9 @@ func TestHistogramPercentiles(t *testing.T) {
 	if sum.Count != 2*h.Count || sum.Percentile(.95) != h.Percentile(.95) {
 		t.Errorf("merged twice: %d, p95 %v; want %d, %v", sum.Count, sum.Percentile(.95), 2*h.Count, h.Percentile(.95))
 	}
+	if rest := sum.Less(&h); rest != h {
+		t.Errorf("twice less once: %d, want %d", rest.Count, h.Count)
+	}
 	h.Add(-time.Second)
 	h.Add(time.Hour)
 	if top := h.Percentile(1); top < time.Minute {

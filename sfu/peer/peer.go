@@ -179,6 +179,9 @@ func (p *Peer) watch() {
 func (p *Peer) run() {
 	ping := time.NewTicker(pingInterval)
 	defer ping.Stop()
+	if p.config.NoPings {
+		ping.Stop()
+	}
 	for p.ctx.Err() == nil {
 		select {
 		case <-p.ctx.Done():

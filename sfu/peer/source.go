@@ -48,6 +48,10 @@ type Sent struct {
 	Measured       uint64 // packets sent while the Window was open
 	KeyFrames      uint64
 	Asked          uint64 // requests for a key frame that came back
+	// Acknowledged is how many packets the server's latest report covers, of which
+	// Lost did not arrive; of a source that has never had more than 65,536 packets
+	// lost on end.
+	Acknowledged, Lost uint64
 }
 
 func (s *Sent) add(o Sent) {
@@ -56,6 +60,8 @@ func (s *Sent) add(o Sent) {
 	s.Measured += o.Measured
 	s.KeyFrames += o.KeyFrames
 	s.Asked += o.Asked
+	s.Acknowledged += o.Acknowledged
+	s.Lost += o.Lost
 }
 
 const (
@@ -74,9 +80,10 @@ type source struct {
 	id, stream, mime string
 	spawn            func(func()) // runs a goroutine that the peer waits for
 	window           *Window
-	video            Video  // not for audio
-	key              uint32 // of the stamps
-	layer            layer  // if it is one of several encodings
+	video            Video     // not for audio
+	key              uint32    // of the stamps
+	layer            layer     // if it is one of several encodings
+	flows            chan Flow // capacity 1, of a stream
 
 	paused atomic.Bool
 	wanted atomic.Bool // a key frame
@@ -85,6 +92,9 @@ type source struct {
 	mu   sync.Mutex // guards the following
 	stop chan struct{}
 	sent Sent
+	// Of the connection that it is bound to:
+	ssrc  uint32
+	first uint16 // sequence number
 }
 
 func newSource(mime, id, stream string) *source {
@@ -115,16 +125,22 @@ func (s *source) Bind(c webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, er
 			continue
 		}
 		stop := make(chan struct{})
-		s.mu.Lock()
-		s.stop = stop
-		s.mu.Unlock()
 		w := writer{source: s, out: c.WriteStream(), header: rtp.Header{
 			Version: 2, SSRC: uint32(c.SSRC()), PayloadType: uint8(codec.PayloadType),
 			SequenceNumber: uint16(rand.Uint32()), Timestamp: rand.Uint32(),
 		}}
+		s.mu.Lock()
+		s.stop, s.ssrc, s.first = stop, w.header.SSRC, w.header.SequenceNumber
+		s.mu.Unlock()
 		if s.Kind() == webrtc.RTPCodecTypeAudio {
 			w.level = levelExtension(c.HeaderExtensions(), &w.header)
-			s.spawn(func() { s.pace(stop, audioInterval, w.audio(960)) })
+			s.spawn(func() {
+				if s.flows != nil {
+					w.run(stop, s.flows)
+				} else {
+					s.pace(stop, audioInterval, w.audio(960))
+				}
+			})
 		} else {
 			s.layer.mark(c.HeaderExtensions(), &w.header)
 			fps := s.video.FPS
@@ -199,7 +215,11 @@ func (s *source) listen(in interceptor.RTCPReader) {
 			continue
 		}
 		for _, p := range packets {
-			switch p.(type) {
+			switch p := p.(type) {
+			case *rtcp.ReceiverReport:
+				s.mu.Lock()
+				s.acknowledge(p)
+				s.mu.Unlock()
 			case *rtcp.PictureLossIndication, *rtcp.FullIntraRequest:
 				s.wanted.Store(true)
 				s.mu.Lock()
@@ -216,6 +236,7 @@ type writer struct {
 	out    webrtc.TrackLocalWriter
 	header rtp.Header
 	level  []byte // in header; nil = not agreed on
+	spoken uint64 // packets of audio
 
 	sequence uint32 // of the next stamp
 }
@@ -245,18 +266,21 @@ func (w *writer) write(payload []byte, keyFrame bool) {
 
 // audio returns a function that sends the next 20 ms, step units of the clock.
 func (w *writer) audio(step uint32) func() {
-	frame, n := audioFrame(), uint64(0)
-	return func() {
-		w.header.Timestamp += step
-		if w.source.paused.Load() {
-			return
-		}
-		if w.level != nil {
-			w.level[0] = (*w.source.levels.Load())(n) & 0x7f
-		}
-		n++
-		w.write(frame, false)
+	frame := audioFrame()
+	return func() { w.say(frame, step) }
+}
+
+// say sends a packet of audio, unless the source is paused.
+func (w *writer) say(frame []byte, step uint32) {
+	w.header.Timestamp += step
+	if w.source.paused.Load() {
+		return
 	}
+	if w.level != nil {
+		w.level[0] = (*w.source.levels.Load())(w.spoken) & 0x7f
+	}
+	w.spoken++
+	w.write(frame, false)
 }
 
 // frame returns a function that sends the next picture.
