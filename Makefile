@@ -24,7 +24,7 @@ export CGO_ENABLED = 0
 RACE = CGO_ENABLED=1 $(GO) test -race
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check e2e natlab portable bench bench-sfu bench-seed bench-big bench-turn profile figures fuzz load release clean
+.PHONY: help build run test check e2e natlab portable bench bench-sfu bench-seed bench-big bench-turn bench-turn-packets bench-turn-calls profile figures fuzz load release clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,16 +90,25 @@ bench-big: build ## calls of up to 1,000 participants, and 1,000 calls: joins, l
 	@GO='$(GO)' .ci/load -suite big $(BENCH) -ramp 20ms -json artifacts/bench-big.json -names Sallyport $(ARGS) >artifacts/bench-big.md; \
 		status=$$?; cat artifacts/bench-big.md; exit $$status
 
-bench-turn: build ## TURN beside coturn in front of the same SFU, and beside no TURN (RUNS=5)
+bench-turn: bench-turn-packets bench-turn-calls ## TURN beside coturn in front of the same SFU, and beside no TURN (RUNS=5: 12 min)
+
+# Some of it: make bench-turn-packets ARGS='-suite relay:tls'
+bench-turn-packets: build
 	@mkdir -p artifacts
-	@GO='$(GO)' AGAINST=coturn .ci/load -suite turn $(BENCH) -json artifacts/bench-turn.json -names Sallyport,coturn $(ARGS) >artifacts/bench-turn.md; \
-		status=$$?; cat artifacts/bench-turn.md; exit $$status
+	@GO='$(GO)' AGAINST=relays .ci/load -suite relay -runs $(RUNS) -ramp 5ms -warm 6s -json artifacts/bench-turn-packets.json -names Sallyport,coturn $(ARGS) >artifacts/bench-turn-packets.md; \
+		status=$$?; cat artifacts/bench-turn-packets.md; exit $$status
+
+bench-turn-calls: build
+	@mkdir -p artifacts
+	@GO='$(GO)' AGAINST=coturn .ci/load -suite turn -runs $$((($(RUNS) + 1) / 2)) -ramp 5ms -warm 6s -duration 5s -json artifacts/bench-turn-calls.json -names Sallyport,coturn $(ARGS) >artifacts/bench-turn-calls.md; \
+		status=$$?; cat artifacts/bench-turn-calls.md; exit $$status
 
 figures: bench-sfu bench-seed bench-big bench-turn profile ## measure all of docs/performance.md again, and write it there
 	@.ci/paste docs/performance.md 'make bench-sfu' <artifacts/bench-sfu.md
 	@.ci/paste docs/performance.md 'make bench-seed' <artifacts/bench-seed.md
 	@.ci/paste docs/performance.md 'make bench-big' <artifacts/bench-big.md
-	@.ci/paste docs/performance.md 'make bench-turn' <artifacts/bench-turn.md
+	@.ci/paste docs/performance.md 'make bench-turn-packets' <artifacts/bench-turn-packets.md
+	@.ci/paste docs/performance.md 'make bench-turn-calls' <artifacts/bench-turn-calls.md
 	@.ci/paste docs/performance.md 'make profile' <artifacts/profile/cpu.md
 	@cp artifacts/profile/20x8x2/cpu.svg docs/img/flame-20x8x2.svg
 

@@ -31,7 +31,7 @@ func TestDocumentation(t *testing.T) {
 		t.Fatal(err)
 	}
 	page := string(b)
-	for _, key := range keysOf(reflect.TypeFor[Report]()) {
+	for _, key := range append(keysOf(reflect.TypeFor[Report]()), keysOf(reflect.TypeFor[Relays]())...) {
 		if !strings.Contains(page, "`"+key+"`") {
 			t.Errorf("key %s is not documented", key)
 		}

@@ -14,6 +14,10 @@
 // or started for the run. The latency is true as long as all participants run in
 // this one process, which they do.
 //
+// -suite relay measures what a TURN server spends on a packet instead: bursts of
+// packets go in turn through two targets, which have one, and through a third one,
+// whose clients do without.
+//
 // Several runs, of one load or of a suite, against one server or two in turn,
 // end in a table of medians and ratios; -json keeps every run.
 //
@@ -78,6 +82,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // execute does what the options say, prints the outcome and returns how many
 // joins failed.
 func execute(ctx context.Context, o options, stdout, stderr io.Writer) (failed int, err error) {
+	if o.relay != nil {
+		r, err := measureRelays(ctx, o, stderr)
+		if o.output != "" {
+			err = errors.Join(err, o.print(r, nil))
+		}
+		return 0, errors.Join(err, r.write(stdout))
+	}
 	if !o.compare && o.loads == nil && o.runs == 1 {
 		r, err := runOne(ctx, o, o.targets[0], stderr)
 		if err != nil {

@@ -195,6 +195,8 @@ func TestUsage(t *testing.T) {
 		{"-compare one two three", "wants two targets, got 3"},
 		{"-pid 1 command", "that is running"},
 		{"http://127.0.0.1:1#pid=x", "want #pid=NUMBER"},
+		{"-suite relay one two", "wants three targets, got 2"},
+		{"-suite relay one two three", "needs -turn"},
 		{"-suite most", "unknown suite"},
 		{"-suite standard:99x99", "no load of suite"},
 		{"-verify 101", "no percentage"},

@@ -42,9 +42,10 @@ type options struct {
 
 	targets []target // at least one
 	compare bool
-	names   []string // of the targets, in tables
-	loads   []shape  // of the suite; nil without one
-	crowds  bool     // tables tell of coming and going too
+	relay   *relaySuite // instead of calls; nil without
+	names   []string    // of the targets, in tables
+	loads   []shape     // of the suite; nil without one
+	crowds  bool        // tables tell of coming and going too
 	runs    int
 	output  string // file for the JSON; "" = standard output
 	profile string // directory for the server's profiles; "" = none
@@ -146,7 +147,12 @@ func (o *options) complete(r raw) error {
 	if o.pids, err = parsePIDs(r.pids); err != nil {
 		return err
 	}
-	if r.suite != "" {
+	if name, patterns, some := strings.Cut(r.suite, ":"); name == relaySuiteName {
+		o.relay = &relaySuite{}
+		if some {
+			o.relay.patterns = strings.Split(patterns, ",")
+		}
+	} else if r.suite != "" {
 		if o.loads, err = suite(r.suite); err != nil {
 			return err
 		}
@@ -160,7 +166,7 @@ func (o *options) complete(r raw) error {
 	}
 	if o.runs == 0 {
 		o.runs = 1
-		if o.compare || o.loads != nil {
+		if o.compare || o.relay != nil || o.loads != nil {
 			o.runs = 5
 		}
 	}
@@ -181,10 +187,12 @@ func parsePIDs(list string) (pids []int, err error) {
 
 // aim finds out what is under load.
 func (o *options) aim(names []string) error {
-	if want := 2; o.compare && len(names) != want || len(names) > want {
-		return fmt.Errorf("-compare wants two targets, got %d", len(names))
-	}
-	if len(names) == 2 && !o.compare {
+	switch n := len(names); {
+	case o.relay != nil && n != 3:
+		return fmt.Errorf("-suite relay wants three targets, got %d", n)
+	case o.relay == nil && (o.compare && n != 2 || n > 2):
+		return fmt.Errorf("-compare wants two targets, got %d", n)
+	case n == 2 && !o.compare:
 		return errors.New("two targets need -compare")
 	}
 	if len(names) == 0 {
@@ -219,6 +227,8 @@ func (o *options) validate() error {
 		return fmt.Errorf("-verify %d is no percentage", o.verify)
 	case o.runs < 0:
 		return fmt.Errorf("-runs %d is negative", o.runs)
+	case o.relay != nil && o.turn.urls == "":
+		return errors.New("-suite relay needs -turn")
 	case o.path >= peer.TURNUDP && o.turn.urls == "":
 		return fmt.Errorf("-path %s needs -turn", o.path)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -45,6 +46,30 @@ func readProcess(pid int) (process, error) {
 		p.peak = max(readPeak(pid), p.memory)
 	}
 	return p, err
+}
+
+// spentBy is the processor time of the processes so far, to the microsecond where the
+// kernel counts it by thread. The time of threads that have ended is lost then.
+func spentBy(pids []int) (total time.Duration, err error) {
+	for _, pid := range pids {
+		threads, _ := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/schedstat")
+		var exact time.Duration
+		for _, file := range threads {
+			b, _ := os.ReadFile(file)
+			first, _, _ := strings.Cut(string(b), " ")
+			n, _ := strconv.ParseInt(first, 10, 64)
+			exact += time.Duration(n)
+		}
+		if exact == 0 {
+			p, err := readProcess(pid)
+			if err != nil {
+				return 0, err
+			}
+			exact = p.cpu
+		}
+		total += exact
+	}
+	return total, nil
 }
 
 // readPeak returns the line VmHWM of proc(5) /proc/pid/status in bytes, 0 where

@@ -45,7 +45,6 @@ var suites = map[string][]shape{
 		{"6x8x2 TURN/UDP", 6, 8, 2, false, peer.TURNUDP},
 		{"6x8x2 TURN/TCP", 6, 8, 2, false, peer.TURNTCP},
 		{"6x8x2 TURN/TLS", 6, 8, 2, false, peer.TURNTLS},
-		{"2x10x2 screen TURN/TLS", 2, 10, 2, true, peer.TURNTLS},
 	},
 	// Many in one call, and many calls.
 	"big": {
@@ -62,7 +61,7 @@ var suites = map[string][]shape{
 }
 
 func suiteNames() string {
-	return strings.Join(slices.Sorted(maps.Keys(suites)), ", ")
+	return strings.Join(append(slices.Sorted(maps.Keys(suites)), relaySuiteName), ", ")
 }
 
 // suite returns the loads of "NAME", or those of "NAME:PATTERN,PATTERN…" whose
@@ -78,7 +77,7 @@ func suite(name string) ([]shape, error) {
 	}
 	var chosen []shape
 	for _, s := range all {
-		if slices.ContainsFunc(strings.Split(patterns, ","), func(p string) bool { return strings.Contains(s.name, p) }) {
+		if matches(s.name, strings.Split(patterns, ",")) {
 			chosen = append(chosen, s)
 		}
 	}
@@ -86,6 +85,10 @@ func suite(name string) ([]shape, error) {
 		return nil, fmt.Errorf("no load of suite %s has %q in its name", name, patterns)
 	}
 	return chosen, nil
+}
+
+func matches(name string, patterns []string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return strings.Contains(name, p) })
 }
 
 // load returns the options of one run.

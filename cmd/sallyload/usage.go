@@ -3,6 +3,7 @@ package main
 const usage = `usage: sallyload [flags]
        sallyload [flags] TARGET
        sallyload -compare [flags] TARGET TARGET
+       sallyload -suite relay [flags] TARGET TARGET TARGET
 
 Fills an rtcd-compatible SFU with calls and says what came of it.
 
