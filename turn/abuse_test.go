@@ -111,6 +111,7 @@ func TestAbuseOfOutsidePeers(t *testing.T) {
 		}
 	}
 	exchange(astrayFrom/len(packet)+1, false)
+	eventually(t, testWait, "what the peer has got is counted", func() bool { return suspect().Unanswered >= astrayFrom })
 	silent := suspect()
 	if silent.Unanswered < astrayFrom || silent.Allocations != 1 || silent.Addresses != 1 {
 		t.Errorf("%+v of a peer that says nothing", silent)
