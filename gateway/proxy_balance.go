@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -66,19 +67,29 @@ func (p *pool) best(tried, all []*upstream) []*upstream {
 	return all
 }
 
-// claim reports whether the caller may have u. While requests wait, many of them,
-// for one that is away, only one of them dials it at a time.
-func (p *pool) claim(u *upstream) bool {
-	return p.hold == 0 || u.health.Load() != away || u.myTurn()
+// claim counts one more thing at u and reports whether the caller may have u.
+// While requests wait, many of them, for one that is away, only one of them dials
+// it at a time.
+func (p *pool) claim(u *upstream, count *atomic.Int32) bool {
+	if p.hold > 0 && u.health.Load() == away && !u.myTurn() {
+		return false
+	}
+	count.Add(1)
+	if u.drained.Load() { // since it was looked at: who drains it and sees a count of 0 may rely on it
+		count.Add(-1)
+		return false
+	}
+	return true
 }
 
-// inTurn chooses the next upstream for a request: each gets the same share, also
-// of what one that is down leaves. It returns nil if there is none.
+// inTurn chooses the next upstream for a request, and counts it as busy: each gets
+// the same share, also of what one that is down leaves. It returns nil if there is
+// none.
 func (p *pool) inTurn(tried []*upstream) *upstream {
 	var room [8]*upstream
 	for all := p.best(tried, room[:0]); len(all) > 0; {
 		i := int(p.next.Add(1) % uint32(len(all)))
-		if u := all[i]; p.claim(u) {
+		if u := all[i]; p.claim(u, &u.busy) {
 			return u
 		}
 		all = slices.Delete(all, i, i+1)
@@ -100,8 +111,7 @@ func (p *pool) leastOpen(tried []*upstream) *upstream {
 				least = i
 			}
 		}
-		if u := all[least]; p.claim(u) {
-			u.open.Add(1)
+		if u := all[least]; p.claim(u, &u.open) {
 			return u
 		}
 		all = slices.Delete(all, least, least+1)

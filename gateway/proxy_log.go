@@ -98,6 +98,9 @@ func (p *proxy) finish(x *exchange, rec *recorder, r *http.Request, began time.T
 	if id := rec.Header().Get("X-Request-Id"); id != "" {
 		args = append(args, "request", id)
 	}
+	if x.node != nil {
+		args = append(args, "upstream", x.node.name)
+	}
 	if x.err != nil {
 		args = append(args, "err", x.err)
 	}

@@ -32,13 +32,14 @@ const (
 // none can be dialled, requests wait up to hold, and only one of them tries each
 // 250 ms, so that a thousand waiting clients are not a thousand dials.
 type pool struct {
-	upstreams []*upstream
-	hold      time.Duration
-	transport *http.Transport
-	sockets   map[string]string // paths of Unix sockets, by the address that stands for them
-	secure    *tls.Client       // for upstreams over https
-	ping      string            // the path that probes ask for
-	metrics   *upstreamMetrics  // nil: nobody counts
+	upstreams  []*upstream
+	hold       time.Duration
+	transport  *http.Transport
+	sockets    map[string]string // paths of Unix sockets, by the address that stands for them
+	secure     *tls.Client       // for upstreams over https
+	serverName string            // the name that those must have
+	ping       string            // the path that probes ask for
+	metrics    *upstreamMetrics  // nil: nobody counts
 
 	next     atomic.Uint32 // round robin
 	choosing sync.Mutex    // held from the choice of an upstream for a WebSocket to its count
@@ -52,7 +53,7 @@ var (
 // newPool makes a pool of the upstreams at urls; those in known are taken over
 // with what is known about them.
 func newPool(urls []string, c Proxy, known []*upstream) (*pool, error) {
-	p := &pool{hold: c.Hold, ping: c.HealthPath, sockets: map[string]string{}}
+	p := &pool{hold: c.Hold, ping: c.HealthPath, serverName: c.UpstreamServerName, sockets: map[string]string{}}
 	var err error
 	if p.secure, err = tls.NewClient(c.UpstreamCAFile, c.UpstreamServerName); err != nil {
 		return nil, fmt.Errorf("proxy.upstream_ca_file: %w", err)
@@ -80,7 +81,7 @@ func newPool(urls []string, c Proxy, known []*upstream) (*pool, error) {
 // same reports whether o would do what p does.
 func (p *pool) same(o *pool) bool {
 	return slices.Equal(p.upstreams, o.upstreams) && p.hold == o.hold && p.ping == o.ping &&
-		p.transport.IdleConnTimeout == o.transport.IdleConnTimeout && p.secure.Same(o.secure)
+		p.transport.IdleConnTimeout == o.transport.IdleConnTimeout && p.serverName == o.serverName && p.secure.SameRoots(o.secure)
 }
 
 func (p *pool) newTransport(idle time.Duration) *http.Transport {
@@ -122,7 +123,6 @@ func (p *pool) send(req *http.Request) (*http.Response, *upstream, error) {
 	var by *upstream
 	err := p.offer(req.Context(), p.inTurn, again, func(u *upstream) (err error) {
 		began := time.Now()
-		u.busy.Add(1)
 		resp, err = p.transport.RoundTrip(outgoing(req, u, body))
 		if by = u; err != nil {
 			u.busy.Add(-1)

@@ -40,13 +40,18 @@ var coldKeys = []string{"proxy.max_header"}
 func (g *Gateway) Reload(cfg Config) (Changes, error) {
 	g.reloading.Lock()
 	defer g.reloading.Unlock()
+	trusted := g.proxy.settings.Load().pool.secure
 	secrets, err := g.reload(cfg)
 	if err != nil {
 		g.ReloadFailed()
 		return Changes{}, err
 	}
 	g.metrics.reloads.WithLabelValues(reloadDone).Inc()
-	c := g.sorted(append(changes(g.cfg, cfg), changedContents(g.secrets, secrets)...))
+	all := append(changes(g.cfg, cfg), changedContents(g.secrets, secrets)...)
+	if ca := cfg.Proxy.UpstreamCAFile; ca == g.cfg.Proxy.UpstreamCAFile && !g.proxy.settings.Load().pool.secure.SameRoots(trusted) {
+		all = append(all, Change{Key: "proxy.upstream_ca_file", Old: ca, New: ca, Content: true})
+	}
+	c := g.sorted(all)
 	g.secrets = secrets
 	next := g.merged(cfg)
 	g.mu.Lock()

@@ -1,10 +1,12 @@
 package gateway
 
 import (
+	"encoding/pem"
 	"errors"
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -200,5 +202,33 @@ func TestBadReloadChangesNothing(t *testing.T) {
 	}
 	if g.proxy.settings.Load().hsts != "" {
 		t.Error("half of a bad configuration is in force")
+	}
+}
+
+// A CA file with a new content is taken over by a reload, and told; one without a
+// certificate is refused.
+func TestReloadOfTheUpstreamCA(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "ca.pem")
+	cert, _ := testCertificate()
+	root := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]})
+	write := func(content []byte) {
+		t.Helper()
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(root)
+	g := startGateway(t, func(c *Config) { c.Proxy.UpstreamCAFile = name })
+	if got, err := g.Reload(g.config()); err != nil || len(got.Applied) != 0 {
+		t.Errorf("nothing is new: %v %v", got, err)
+	}
+	write(append(root, root...))
+	want := []Change{{Key: "proxy.upstream_ca_file", Old: name, New: name, Content: true}}
+	if got, err := g.Reload(g.config()); err != nil || !cmp.Equal(got.Applied, want) {
+		t.Errorf("new content: %v %v", got, err)
+	}
+	write([]byte("nothing"))
+	if _, err := g.Reload(g.config()); err == nil || !strings.HasPrefix(err.Error(), "proxy.upstream_ca_file: ") {
+		t.Errorf("no certificate in it: %v", err)
 	}
 }

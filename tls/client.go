@@ -41,10 +41,8 @@ func NewClient(caFile, serverName string) (*Client, error) {
 	return c, nil
 }
 
-// Same reports whether o trusts what c trusts.
-func (c *Client) Same(o *Client) bool {
-	return bytes.Equal(c.roots, o.roots) && c.config.ServerName == o.config.ServerName
-}
+// SameRoots reports whether o trusts the CAs that c trusts.
+func (c *Client) SameRoots(o *Client) bool { return bytes.Equal(c.roots, o.roots) }
 
 // Handshake makes conn, which leads to host, a TLS connection. After an error conn
 // is still the caller's to close.

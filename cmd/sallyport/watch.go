@@ -46,12 +46,16 @@ func (l *live) state() (last loaded, seen digest) {
 	return l.last, l.seen
 }
 
-// digestOf adds the secrets that c names to the digest of its file.
+// digestOf adds the secrets and the CAs that c names to the digest of its file.
 func digestOf(file digest, c loaded) digest {
 	h := sha256.New()
 	h.Write(file[:])
 	for _, f := range c.SecretFiles() {
 		one := sum(f.Name)
+		h.Write(one[:])
+	}
+	if c.Proxy.UpstreamCAFile != "" {
+		one := sum(c.Proxy.UpstreamCAFile)
 		h.Write(one[:])
 	}
 	return digest(h.Sum(nil))

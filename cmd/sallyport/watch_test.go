@@ -194,3 +194,16 @@ func TestWatchBesideASignal(t *testing.T) {
 		r.reloads(4)
 	})
 }
+
+// The CAs of upstreams are watched like the secrets: they are renewed, too.
+func TestWatchUpstreamCA(t *testing.T) {
+	watching(t, func(r *watchRig) {
+		r.write("ca.pem", "one")
+		r.write("config.yaml", watched+"proxy: {upstream_ca_file: %/ca.pem}\n")
+		r.looks(3)
+		r.reloads(1)
+		r.write("ca.pem", "two")
+		r.looks(3)
+		r.reloads(2)
+	})
+}
