@@ -31,6 +31,12 @@ func startProduct(t *testing.T) *product {
 // startProductAt is the same for another local address.
 func startProductAt(t *testing.T, ip string) *product {
 	t.Helper()
+	return startProductTo(t, ip, standIn(t).URL, "")
+}
+
+// startProductTo is the same for another upstream, and a directory for its spool.
+func startProductTo(t *testing.T, ip, upstream, spool string) *product {
+	t.Helper()
 	dir, binary := t.TempDir(), build(t, "sallyport")
 	for name, content := range map[string]string{
 		"turn-secret": e2eTURNSecret, "client-key": e2eClientKey,
@@ -44,9 +50,9 @@ sfu:
   udp: %[4]s:0
   tcp: %[4]s:0
   api: {listen: "127.0.0.1:0", clients: [{id: %[3]s, key_file: %[1]s/client-key}], store: ""}
-proxy: {spool: {dir: ""}}
+proxy: {spool: {dir: %[5]q}}
 admin: {listen: "127.0.0.1:0"}
-`, dir, standIn(t).URL, e2eClient, ip),
+`, dir, upstream, e2eClient, ip, spool),
 	} {
 		must(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
 	}

@@ -107,6 +107,7 @@ func (m *mattermost) handler() http.Handler {
 		http.ServeContent(w, r, "big.bin", time.Unix(1700000000, 0), bytes.NewReader(bigFile()))
 	})
 	mux.HandleFunc("GET /plugins/ai/stream", serverSent)
+	mux.HandleFunc("GET /plugins/page", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, "testdata/browser/mattermost.html") })
 	mux.HandleFunc("GET /plugins/focalboard/ws", echo)
 	mux.HandleFunc("GET /plugins/gone/ws", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("X-Request-Id", "upstream-id")
