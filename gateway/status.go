@@ -22,6 +22,9 @@ func (g *Gateway) Status() admin.Status {
 	if !c.NotAfter.IsZero() {
 		s.Certificate.DaysLeft = int(time.Until(c.NotAfter).Hours() / 24)
 	}
+	for _, e := range c.Expiry {
+		s.Certificate.Expiry = append(s.Certificate.Expiry, admin.Expiry(e))
+	}
 	s.Upstreams = g.proxy.upstreams()
 	g.mediaStatus(&s)
 	return s

@@ -1,6 +1,10 @@
 package tls
 
 import (
+	"crypto/tls"
+	"strconv"
+	"strings"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
@@ -10,6 +14,7 @@ type portMetrics struct {
 	connections *prometheus.CounterVec // by port, kind and alpn; the latter are from fixed sets
 	refused     *prometheus.CounterVec // by limit
 	handshakes  *prometheus.CounterVec // by result
+	sessions    *prometheus.CounterVec // by version and resumed
 	duration    prometheus.Histogram
 }
 
@@ -32,12 +37,22 @@ func newPortMetrics(r prometheus.Registerer, pending func() int) *portMetrics {
 			Name: "sallyport_tls_handshakes_total",
 			Help: "TLS handshakes by result: ok, error, timeout, busy, displaced or no_certificate.",
 		}, []string{"result"}),
+		sessions: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "sallyport_tls_sessions_total",
+			Help: "Successful TLS handshakes by version (1.2, 1.3), and whether they resumed a session.",
+		}, []string{"version", "resumed"}),
 		duration: f.NewHistogram(prometheus.HistogramOpts{
 			Name:    "sallyport_tls_handshake_seconds",
 			Help:    "Duration of successful TLS handshakes.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}),
 	}
+}
+
+// session records what the handshake of c agreed on.
+func (m *portMetrics) session(c *tls.Conn) {
+	s := c.ConnectionState()
+	m.sessions.WithLabelValues(strings.TrimPrefix(tls.VersionName(s.Version), "TLS "), strconv.FormatBool(s.DidResume)).Inc()
 }
 
 // certMetrics count what happens to certificates.
@@ -53,6 +68,9 @@ func newCertMetrics(r prometheus.Registerer, c *Certificates) *certMetrics {
 		Name: "sallyport_tls_cert_not_after_seconds",
 		Help: "Unix time at which the first certificate in use expires; 0 while there is none.",
 	}, c.notAfter)
+	if r != nil {
+		r.MustRegister(expiries{c})
+	}
 	f.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "sallyport_tls_cert_failed_timestamp_seconds",
 		Help: "Unix time of the last attempt to load, obtain or renew a certificate that failed; 0 if none has since there was a good one.",
@@ -74,5 +92,21 @@ func newCertMetrics(r prometheus.Registerer, c *Certificates) *certMetrics {
 			Name: "sallyport_tls_acme_failed_total",
 			Help: "Failed attempts to obtain a certificate from the ACME CA.",
 		}),
+	}
+}
+
+// expiries is a gauge for each name that is wanted, which a reload may change.
+type expiries struct{ certs *Certificates }
+
+var expiryDesc = prometheus.NewDesc("sallyport_tls_name_not_after_seconds",
+	"Unix time at which the certificate for a name of the configuration expires; 0 while there is none.", []string{"name"}, nil)
+
+// Describe implements prometheus.Collector.
+func (e expiries) Describe(out chan<- *prometheus.Desc) { out <- expiryDesc }
+
+// Collect implements prometheus.Collector.
+func (e expiries) Collect(out chan<- prometheus.Metric) {
+	for _, x := range e.certs.Status().Expiry {
+		out <- prometheus.MustNewConstMetric(expiryDesc, prometheus.GaugeValue, seconds(x.NotAfter), x.Name)
 	}
 }

@@ -1,6 +1,9 @@
 package tls
 
 import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"io"
 	"log"
@@ -8,8 +11,10 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"crypto/x509"
 
@@ -27,6 +32,9 @@ type pebble struct {
 	roots  *x509.CertPool // that verify what it issues
 	down   atomic.Bool    // drops every connection
 	orders atomic.Int64   // new orders it was asked for
+
+	window   atomic.Pointer[[2]time.Time] // in which it suggests to renew; nil: as Pebble does
+	replaces atomic.Pointer[string]       // of the latest order
 }
 
 type pebbleOptions struct {
@@ -68,6 +76,13 @@ func startPebble(t *testing.T, o pebbleOptions) *pebble {
 		}
 		if r.URL.Path == "/order-plz" {
 			p.orders.Add(1)
+			p.replaces.Store(replacedBy(r))
+		}
+		if window := p.window.Load(); window != nil && strings.Contains(r.URL.Path, "/renewalInfo/") {
+			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("Retry-After", "1")
+			_ = json.NewEncoder(w).Encode(map[string]any{"suggestedWindow": map[string]time.Time{"start": window[0], "end": window[1]}})
+			return
 		}
 		handler.ServeHTTP(w, r)
 	}))
@@ -85,4 +100,16 @@ func startPebble(t *testing.T, o pebbleOptions) *pebble {
 		Storage: filepath.Join(t.TempDir(), "acme"),
 	}
 	return p
+}
+
+// replacedBy is which certificate the order r says it replaces (RFC 9773 §5).
+func replacedBy(r *http.Request) *string {
+	body, _ := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	var signed struct{ Payload string }
+	var order struct{ Replaces string }
+	_ = json.Unmarshal(body, &signed)
+	payload, _ := base64.RawURLEncoding.DecodeString(signed.Payload)
+	_ = json.Unmarshal(payload, &order)
+	return &order.Replaces
 }

@@ -181,6 +181,7 @@ func (p *Port) handshake(ctx context.Context, raw *peeked) (*tls.Conn, error) {
 		return nil, err
 	}
 	_ = raw.SetDeadline(time.Time{})
+	p.metrics.session(c)
 	p.metrics.duration.Observe(time.Since(start).Seconds())
 	return c, nil
 }

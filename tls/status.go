@@ -20,6 +20,10 @@ type CertificateStatus struct {
 	// Covered are the names and addresses in the certificates in use.
 	Covered []string `json:"covered"`
 
+	// Expiry says when the certificate for each of Names expires; zero if there is
+	// none.
+	Expiry []Expiry `json:"expiry"`
+
 	Issuer    string    `json:"issuer"`     // of the first certificate; empty if there is none
 	NotBefore time.Time `json:"not_before"` // of the first certificate
 	NotAfter  time.Time `json:"not_after"`  // when the first of all certificates expires
@@ -43,6 +47,12 @@ type CertificateStatus struct {
 	Warning string `json:"warning"`
 }
 
+// An Expiry is the end of the certificate for one name.
+type Expiry struct {
+	Name     string    `json:"name"`
+	NotAfter time.Time `json:"not_after"`
+}
+
 // Status returns what the certificates are now.
 func (c *Certificates) Status() CertificateStatus {
 	now := c.now.Load()
@@ -62,6 +72,9 @@ func (c *Certificates) Status() CertificateStatus {
 		if i == 0 || leaf.NotAfter.Before(s.NotAfter) {
 			s.NotAfter = leaf.NotAfter
 		}
+	}
+	for _, name := range s.Names {
+		s.Expiry = append(s.Expiry, Expiry{name, expiry(leaves, name)})
 	}
 	s.Ready = ready(leaves, s.Names, time.Now())
 	if f := now.health.last(); f.err != nil {
@@ -83,6 +96,17 @@ func ready(leaves []*x509.Certificate, names []string, now time.Time) bool {
 		}
 	}
 	return len(valid) > 0
+}
+
+// expiry is when the last of the certificates for name expires, zero if there is
+// none.
+func expiry(leaves []*x509.Certificate, name string) (last time.Time) {
+	for _, leaf := range leaves {
+		if leaf.VerifyHostname(name) == nil && leaf.NotAfter.After(last) {
+			last = leaf.NotAfter
+		}
+	}
+	return last
 }
 
 // notAfter is Status.NotAfter in Unix seconds, 0 if there is no certificate.

@@ -20,7 +20,7 @@ func sample() Status {
 	return Status{
 		State: Serving, Version: "1.2.3", Domain: "chat.example.com", Started: time.Unix(1700000000, 0).UTC(),
 		Listeners:   []Listener{{Key: "listen.https", Network: "tcp", Address: "[::]:443"}},
-		Certificate: Certificate{Source: "acme", Names: []string{"chat.example.com"}, Ready: true, Issuer: "R11", NotAfter: time.Unix(1700000000, 0).UTC(), DaysLeft: 3, Error: "no <route>"},
+		Certificate: Certificate{Source: "acme", Names: []string{"chat.example.com"}, Ready: true, Issuer: "R11", NotAfter: time.Unix(1700000000, 0).UTC(), DaysLeft: 3, Expiry: []Expiry{{"chat.example.com", time.Unix(1700000000, 0).UTC()}, {"new.example.com", time.Time{}}}, Error: "no <route>"},
 		Upstreams:   []Upstream{{URL: "http://127.0.0.1:8065", State: UpstreamDown, Error: "connection refused", WebSockets: 3}},
 		WebSockets:  7,
 		Media:       Media{Enabled: true, Addresses: []string{"203.0.113.5:8443"}, Calls: 1, Sessions: 2, Paths: map[string]int{"udp": 1, "relay": 1}},

@@ -40,9 +40,16 @@ type Certificate struct {
 	Issuer   string    `json:"issuer"`
 	NotAfter time.Time `json:"not_after"`
 	DaysLeft int       `json:"days_left"`
+	Expiry   []Expiry  `json:"expiry"`                // of each name
 	Error    string    `json:"error,omitempty"`       // of the last attempt to load or renew
 	Next     time.Time `json:"next_attempt,omitzero"` // to obtain one that is missing
 	Warning  string    `json:"warning,omitempty"`     // what clients may have against it
+}
+
+// An Expiry is the end of the certificate for one name.
+type Expiry struct {
+	Name     string    `json:"name"`
+	NotAfter time.Time `json:"not_after"` // zero: there is none
 }
 
 // The states of an upstream.
