@@ -140,7 +140,7 @@ func FuzzProxyHeader(f *testing.F) {
 	})
 }
 
-// tellRemote serves HTTPS and TURN; both answer with the client's address.
+// tellRemote serves HTTPS, plain HTTP, TURN and ICE-TCP; all answer with the client's address.
 func (r *rig) tellRemote() {
 	web := &http.Server{
 		Handler:   http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { fmt.Fprintf(w, "<%s>", req.RemoteAddr) }),
@@ -149,18 +149,21 @@ func (r *rig) tellRemote() {
 	web.Protocols.SetHTTP1(true)
 	web.Protocols.SetHTTP2(true)
 	go func() { _ = web.Serve(r.port.HTTP()) }()
-	go func() {
-		for {
-			c, err := r.port.TURN().Accept()
-			if err != nil {
-				return
+	go func() { _ = web.Serve(r.port.Plain()) }()
+	for _, l := range []net.Listener{r.port.TURN(), r.port.ICE()} {
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				r.t.Cleanup(func() { c.Close() })
+				_, tcp := c.RemoteAddr().(*net.TCPAddr)
+				_, local := c.LocalAddr().(*net.TCPAddr)
+				fmt.Fprintf(c, "<%s> tcp=%t", c.RemoteAddr(), tcp && local && c.LocalAddr().String() == r.addr)
 			}
-			r.t.Cleanup(func() { c.Close() })
-			_, tcp := c.RemoteAddr().(*net.TCPAddr)
-			_, local := c.LocalAddr().(*net.TCPAddr)
-			fmt.Fprintf(c, "<%s> tcp=%t", c.RemoteAddr(), tcp && local && c.LocalAddr().String() == r.addr)
-		}
-	}()
+		}()
+	}
 	r.t.Cleanup(func() { web.Close() })
 }
 
@@ -183,7 +186,15 @@ func TestProxyHeader(t *testing.T) {
 			if got := r.talk(r.dialFrom("127.0.0.2"), append(bytes.Clone(header), stun...), len(want)+9); got != want+" tcp=true" {
 				t.Errorf("TURN/TCP: %q", got)
 			}
+			if got := r.talk(r.dialFrom("127.0.0.2"), append(bytes.Clone(header), framed...), len(want)+9); got != want+" tcp=true" {
+				t.Errorf("ICE-TCP: %q", got)
+			}
 			c := r.dialFrom("127.0.0.2")
+			r.write(c, append(bytes.Clone(header), request...))
+			if got, _ := io.ReadAll(c); !strings.HasSuffix(string(got), "\r\n\r\n"+want) {
+				t.Errorf("plain HTTP: %q", got)
+			}
+			c = r.dialFrom("127.0.0.2")
 			for i := range header {
 				r.write(c, header[i:i+1])
 			}

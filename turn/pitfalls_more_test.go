@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"testing"
 	"time"
 
 	"github.com/pion/stun"
+	"github.com/pion/turn/v2"
 )
 
 // Pitfalls of more than one connection.
@@ -115,4 +117,44 @@ func (s *subject) keepsOld() error {
 		return fmt.Errorf("%d bytes of old video waited", old)
 	}
 	return nil
+}
+
+// TestPionAnswersFromAnotherAddress: given one socket for all addresses, as its
+// examples do, pion answers from the one that the kernel prefers, and no client
+// hears it. Whoever gives us sockets has one for each address: TestTURNAlone of
+// the gateway is about that.
+func TestPionAnswersFromAnotherAddress(t *testing.T) {
+	asked := netip.MustParseAddr("127.0.0.2")
+	for _, test := range []struct {
+		bind, answers string
+	}{{"0.0.0.0", "127.0.0.1"}, {asked.String(), asked.String()}} {
+		conn, err := net.ListenPacket("udp4", test.bind+":0")
+		if err != nil {
+			t.Skipf("SKIPPED, NOT TESTED: this system has one loopback address: %v", err)
+		}
+		server, err := turn.NewServer(turn.ServerConfig{
+			AuthHandler: func(string, string, net.Addr) ([]byte, bool) { return nil, false },
+			PacketConnConfigs: []turn.PacketConnConfig{{
+				PacketConn: conn, RelayAddressGenerator: &turn.RelayAddressGeneratorStatic{RelayAddress: net.IPv4(127, 0, 0, 1), Address: "127.0.0.1"},
+			}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		client, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		port := addrPort(conn.LocalAddr()).Port()
+		if _, err := client.WriteToUDPAddrPort(stun.MustBuild(stun.TransactionID, stun.BindingRequest).Raw, netip.AddrPortFrom(asked, port)); err != nil {
+			t.Fatal(err)
+		}
+		_ = client.SetReadDeadline(time.Now().Add(testWait))
+		_, from, err := client.ReadFromUDPAddrPort(make([]byte, maxDatagram))
+		if err != nil || from.Addr().String() != test.answers {
+			t.Errorf("a socket on %s, asked at %v, answers from %v, %v; want %s", test.bind, asked, from, err, test.answers)
+		}
+	}
 }
