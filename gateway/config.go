@@ -84,6 +84,13 @@ type Log struct {
 	Level string `koanf:"level"`
 	// Format is json or text. A reload applies it.
 	Format string `koanf:"format"`
+	// Access says which requests are told at level info: off, errors (those
+	// answered 5xx, one a second at most) or all. Level debug tells all in any
+	// case. A reload applies it.
+	Access string `koanf:"access"`
+	// Sample is of how many requests answered 1xx to 3xx one is told, with
+	// Access all. A reload applies it.
+	Sample int `koanf:"sample"`
 }
 
 // Drain bounds an orderly stop.
@@ -159,7 +166,7 @@ func Default() Config {
 			},
 		},
 		Admin: Admin{Listen: "127.0.0.1:9443", Socket: defaultSocket},
-		Log:   Log{Level: "info", Format: "json"},
+		Log:   Log{Level: "info", Format: "json", Access: accessErrors, Sample: 1},
 		Drain: Drain{Timeout: 2 * time.Hour, WebsocketSpread: 15 * time.Second},
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,11 +25,14 @@ const noIndex = "noindex"
 // reloads.
 type gate struct {
 	limiter   *limiter
-	limitings *rarely // log line "client limited"
-	denials   *rarely // log line "access denied"
+	limitings *rarely        // log line "client limited"
+	denials   *rarely        // log line "access denied"
+	requests  *atomic.Uint64 // that went well, for log.sample
 }
 
-func newGate() gate { return gate{limiter: newLimiter(), limitings: newRarely(), denials: newRarely()} }
+func newGate() gate {
+	return gate{limiter: newLimiter(), limitings: newRarely(), denials: newRarely(), requests: new(atomic.Uint64)}
+}
 
 // guards are what requests must pass, a part of the settings.
 type guards struct {
@@ -116,7 +120,7 @@ func (p *proxy) tooMany(w http.ResponseWriter, r *http.Request, x *exchange, whi
 
 // turnAway answers in Mattermost's place a request that it will not see.
 func (p *proxy) turnAway(w http.ResponseWriter, r *http.Request, x *exchange, status int, why error) {
-	x.err, x.id = why, newRequestID()
+	x.err = why
 	if x.hsts != "" {
 		w.Header().Set("Strict-Transport-Security", x.hsts)
 	}

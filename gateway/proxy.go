@@ -49,6 +49,7 @@ type settings struct {
 	spread        time.Duration // over which the WebSockets of a drained upstream are closed
 	spool         Spool         // where slow transfers wait
 	guards
+	accessLog
 	pool *pool
 }
 
@@ -64,7 +65,7 @@ func newSettings(c Config, p *pool) (*settings, error) {
 	}
 	s := &settings{
 		domain: c.Domain, trusted: trusted, maxBody: c.Proxy.MaxBody, spread: c.Drain.WebsocketSpread, websocketIdle: c.Proxy.WebsocketIdle,
-		spool: c.Proxy.Spool, guards: guards, pool: p,
+		spool: c.Proxy.Spool, guards: guards, accessLog: accessLog{c.Log.Access, uint64(max(c.Log.Sample, 1))}, pool: p,
 	}
 	if c.TLS.HSTS > 0 && c.TLS.Source != SourceSelfSigned { // a promise that such a certificate cannot keep
 		s.hsts = fmt.Sprintf("max-age=%d", int64(c.TLS.HSTS.Seconds()))
@@ -91,11 +92,12 @@ func (p *proxy) use(s *settings) {
 // An exchange is what the proxy remembers of one request.
 type exchange struct {
 	*settings
-	client  netip.Addr // who asked, trusted proxies discounted; not valid if unknown
-	upgrade bool       // it asks for a WebSocket
-	id      string     // given to the client on an error page; "" until then
-	err     error      // why it failed
-	rec     *recorder
+	client   netip.Addr   // who asked, trusted proxies discounted; not valid if unknown
+	upgrade  bool         // it asks for a WebSocket
+	id       string       // in the log, to Mattermost, and on an error page
+	received atomic.Int64 // bytes of the body
+	err      error        // why it failed
+	rec      *recorder
 
 	certificate *x509.Certificate // that the client has shown; nil: none
 
@@ -116,6 +118,7 @@ func newProxy(s *settings, m *metrics, logger *slog.Logger) *proxy {
 		tunnels: newTunnels(m), metrics: m, logger: logger, gate: newGate(), spool: newSpool(&m.spoolMetrics, logger),
 		failures: newRarely(), refusals: newRarely(),
 	}
+	p.tunnels.logger = logger
 	p.drains.asked = make(chan struct{}, 1)
 	p.use(s)
 	p.reverse = &httputil.ReverseProxy{
@@ -133,7 +136,7 @@ func newProxy(s *settings, m *metrics, logger *slog.Logger) *proxy {
 // ServeHTTP implements http.Handler.
 func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s := p.settings.Load()
-	x := &exchange{settings: s, client: clientAddr(r, s.trusted), upgrade: isWebSocket(r)}
+	x := &exchange{settings: s, client: clientAddr(r, s.trusted), upgrade: isWebSocket(r), id: requestID(r, s.trusted)}
 	rec := &recorder{ResponseWriter: w, hijacked: p.metrics.inFlight.Dec}
 	x.rec = rec
 	p.metrics.inFlight.Inc()
@@ -151,6 +154,9 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if x.certificate, err = identify(r); err != nil {
 		p.fail(rec, r, err)
 		return
+	}
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = &countedBody{r.Body, &x.received}
 	}
 	if s.maxBody > 0 && r.Body != nil {
 		if r.ContentLength > s.maxBody {
@@ -214,6 +220,9 @@ func (p *proxy) modify(resp *http.Response) error {
 	if x.robots != "" && resp.Header.Get("X-Robots-Tag") == "" {
 		resp.Header.Set("X-Robots-Tag", x.robots)
 	}
+	if resp.Header.Get(requestIDHeader) == "" {
+		resp.Header.Set(requestIDHeader, x.id)
+	}
 	resp.Body = &answerBody{p.spool.download(x.spool, resp), resp.Request.Context(), x}
 	return nil
 }
@@ -236,7 +245,6 @@ func (p *proxy) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if rec, ok := w.(*recorder); ok && rec.status == http.StatusSwitchingProtocols {
 		return // the connection is no longer ours to answer on
 	}
-	x.id = newRequestID()
 	status := failureStatus(err)
 	if (status == http.StatusRequestEntityTooLarge || status == http.StatusBadRequest) && r.ProtoMajor == 1 {
 		w.Header().Set("Connection", "close") // the rest of the body is not worth reading

@@ -35,6 +35,7 @@ func (p *proxy) rewrite(pr *httputil.ProxyRequest) {
 		out.Header.Set("X-Real-Ip", x.client.String())
 	}
 	out.Header.Set("X-Forwarded-Host", out.Host)
+	out.Header.Set(requestIDHeader, x.id)
 	// A constant, not r.TLS: this port speaks nothing but TLS, and r.TLS is nil
 	// for connections that net/http did not recognise as TLS itself.
 	out.Header.Set("X-Forwarded-Proto", "https")

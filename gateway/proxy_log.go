@@ -2,9 +2,7 @@ package gateway
 
 import (
 	"bufio"
-	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -81,28 +79,5 @@ func (p *proxy) finish(x *exchange, rec *recorder, r *http.Request, began time.T
 		p.metrics.inFlight.Dec()
 		p.metrics.duration.Observe(took.Seconds())
 	}
-	level, also := slog.LevelDebug, []any(nil)
-	if status >= 500 {
-		var ok bool
-		if also, ok = p.failures.allow(); ok {
-			level = slog.LevelInfo
-		}
-	}
-	if !p.logger.Enabled(context.Background(), level) {
-		return
-	}
-	args := []any{
-		"remote", x.client, "method", r.Method, "host", r.Host, "path", redactPath(r.URL), "proto", r.Proto,
-		"status", rec.status, "bytes", rec.bytes, "duration", took,
-	}
-	if id := rec.Header().Get("X-Request-Id"); id != "" {
-		args = append(args, "request", id)
-	}
-	if x.node != nil {
-		args = append(args, "upstream", x.node.name)
-	}
-	if x.err != nil {
-		args = append(args, "err", x.err)
-	}
-	p.logger.Log(context.Background(), level, "http request", append(args, also...)...)
+	p.logRequest(x, rec, r, status, took)
 }

@@ -56,7 +56,7 @@ func TestHeadersThatClientsMayNotWrite(t *testing.T) {
 		r := request(t, http.MethodGet, rig.url("/plugins/mirror/a%2Fb//c?x=1;y=2&bad=%zz"), "",
 			"X-Forwarded-For", "6.6.6.6", "X-Forwarded-For", "7.7.7.7", "X-Real-IP", "6.6.6.6",
 			"X-Forwarded-Proto", "http", "X-Forwarded-Host", "evil.example", "X-Forwarded-Port", "1", "Forwarded", "for=6.6.6.6",
-			"X-SSL-Client-Cert", "pem", "X-SSL-Client-Cert-Subject-DN", "CN=root", "X_Real_IP", "6.6.6.6",
+			"X-Request-Id", "made-up", "X-SSL-Client-Cert", "pem", "X-SSL-Client-Cert-Subject-DN", "CN=root", "X_Real_IP", "6.6.6.6",
 			"Accept-Encoding", "br", "Cookie", "MMAUTHTOKEN=1")
 		r.Host = "chat.example.com:8443"
 		got := mirrored(t, c, r)
@@ -68,6 +68,10 @@ func TestHeadersThatClientsMayNotWrite(t *testing.T) {
 		if c == rig.h2 {
 			want.Set("User-Agent", "Go-http-client/2.0")
 		}
+		if id := got.Header.Get(requestIDHeader); id == "" || id == "made-up" {
+			t.Errorf("the id of the request is %q", id)
+		}
+		got.Header.Del(requestIDHeader)
 		if d := cmp.Diff(want, got.Header); d != "" {
 			t.Errorf("headers at Mattermost (-want +got):\n%s", d)
 		}

@@ -50,6 +50,7 @@ type tunnel struct {
 	leave    func()             // ends the count at the upstream
 	idle     time.Duration
 	timer    *time.Timer
+	visit    visit // for the log
 
 	active atomic.Int64 // when a byte last passed, Unix nanoseconds
 
@@ -76,7 +77,7 @@ func (s *tunnels) open(x *exchange, resp *http.Response) error {
 	}
 	resp.Body = http.NoBody // httputil closes it
 	t := newTunnel(s, conn, x.conn, handed, x.websocketIdle)
-	t.node, t.leave, x.leave = x.node, x.leave, nil
+	t.node, t.leave, x.leave, t.visit = x.node, x.leave, nil, newVisit(x)
 	early := make([]byte, rw.Reader.Buffered())
 	_, _ = io.ReadFull(rw.Reader, early) // they are there
 	s.add(t)

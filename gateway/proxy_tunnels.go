@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 )
@@ -10,6 +11,7 @@ import (
 // somebody has to know them.
 type tunnels struct {
 	metrics  *metrics
+	logger   *slog.Logger // nil: tells nothing
 	standing crowd
 
 	mu   sync.Mutex // guards the following
@@ -35,6 +37,9 @@ func (s *tunnels) remove(t *tunnel) {
 	s.mu.Unlock()
 	s.metrics.wsOpen.Dec()
 	s.metrics.wsClosed.WithLabelValues(t.reason()).Inc()
+	if s.logger != nil && t.node != nil {
+		t.visit.tell(s.logger, t.reason(), t.node.name)
+	}
 	s.standing.leave()
 }
 

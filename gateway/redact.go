@@ -9,7 +9,16 @@ import (
 // secretKeys are the query keys whose value lets somebody in, wherever they
 // stand.
 var secretKeys = []string{
-	"token", "access_token", "invite_id", "t", "code", "state", "samlresponse", "h", "secret", "password",
+	"invite_id", "t", "code", "state", "samlrequest", "samlresponse", "relaystate", "h", "r", "login_code",
+	"redirect_to", // may be a URL with any of them
+}
+
+// secretWords make a query key one of them wherever they stand in it:
+// access_token, client_secret, desktop_token.
+var secretWords = []string{"token", "secret", "passw", "csrf"}
+
+func isSecretKey(key string) bool {
+	return slices.Contains(secretKeys, key) || slices.ContainsFunc(secretWords, func(w string) bool { return strings.Contains(key, w) })
 }
 
 // signupKeys are those that do on the page of an invitation only: its id, and a
@@ -29,7 +38,7 @@ func redactPath(u *url.URL) string {
 		name, _, _ := strings.Cut(pair, "=")
 		plain, err := url.QueryUnescape(name)
 		plain = strings.ToLower(plain)
-		if err != nil || slices.Contains(secretKeys, plain) || signup && slices.Contains(signupKeys, plain) {
+		if err != nil || isSecretKey(plain) || signup && slices.Contains(signupKeys, plain) {
 			pairs[i] = name + "=***"
 		}
 	}

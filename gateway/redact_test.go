@@ -28,10 +28,16 @@ func TestLogsHoldNoSecretsOfPaths(t *testing.T) {
 		"/login?password=secret":                             "/login?password=***",
 		"/p?%zz=secret":                                      "/p?%zz=***",
 		"/p?token":                                           "/p?token=***",
-		"/signup_user_complete/?id=secret&t=secret":          "/signup_user_complete/?id=***&t=***",
-		"/signup_user_complete?d=secret&sbr=fa":              "/signup_user_complete?d=***&sbr=fa",
-		"/sub/signup_user_complete/?ID=secret":               "/sub/signup_user_complete/?ID=***",
-		"/%73ignup_user_complete/?%69d=secret":               "/%73ignup_user_complete/?%69d=***",
+		"/login/desktop?client_token=secret&server_token=secret&desktop_token=secret": "/login/desktop?client_token=***&server_token=***&desktop_token=***",
+		"/login?redirect_to=%2Foauth%2Fauthorize%3Fcode%3Dsecret":                     "/login?redirect_to=***",
+		"/oauth/access_token?client_secret=secret&client_id=a":                        "/oauth/access_token?client_secret=***&client_id=a",
+		"/login/sso/saml?RelayState=secret&SAMLRequest=secret":                        "/login/sso/saml?RelayState=***&SAMLRequest=***",
+		"/sub/plugins/jira/webhook?Secret=secret":                                     "/sub/plugins/jira/webhook?Secret=***",
+		"/api/v4/teams/add?%69nvite_id=secret":                                        "/api/v4/teams/add?%69nvite_id=***",
+		"/signup_user_complete/?id=secret&t=secret":                                   "/signup_user_complete/?id=***&t=***",
+		"/signup_user_complete?d=secret&sbr=fa":                                       "/signup_user_complete?d=***&sbr=fa",
+		"/sub/signup_user_complete/?ID=secret":                                        "/sub/signup_user_complete/?ID=***",
+		"/%73ignup_user_complete/?%69d=secret":                                        "/%73ignup_user_complete/?%69d=***",
 
 		"/hooks/secret":                     "/hooks/***",
 		"/hooks/secret/":                    "/hooks/***",
@@ -63,7 +69,7 @@ func TestLogsHoldNoSecretsOfHeaders(t *testing.T) {
 	headers := []string{"Referer", "https://chat.example.com/?token=hunter2"}
 	for _, name := range []string{
 		"Authorization", "Cookie", "Token", "X-CSRF-Token", "X-Mattermost-Preauth-Secret", "Proxy-Authorization",
-		"Sec-WebSocket-Protocol", "X-Forwarded-For", "User-Agent",
+		"Sec-WebSocket-Protocol", "X-Forwarded-For",
 	} {
 		headers = append(headers, name, "hunter2")
 	}

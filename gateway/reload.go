@@ -23,7 +23,7 @@ var hotKeys = []string{
 	"limits", "access",
 	"turn.secret_file", "turn.previous_secret_file",
 	"sfu.api.clients",
-	"log.level", "log.format",
+	"log.level", "log.format", "log.access", "log.sample",
 	"drain",
 	"reload",
 }
@@ -153,6 +153,7 @@ func (g *Gateway) merged(next Config) Config {
 	if g.opts.TextLog != nil {
 		c.Log.Format = next.Log.Format
 	}
+	c.Log.Access, c.Log.Sample = next.Log.Access, next.Log.Sample
 	c.Drain, c.Reload = next.Drain, next.Reload
 	return c
 }

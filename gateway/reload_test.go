@@ -65,6 +65,7 @@ func TestHotKeysAreMerged(t *testing.T) {
 	next.TURN.SecretFile, next.TURN.PreviousSecretFile = "s", "p"
 	next.SFU.API.Clients = []rtcd.Client{{ID: "a"}}
 	next.Log.Level, next.Log.Format = "debug", "text"
+	next.Log.Access, next.Log.Sample = accessAll, 2
 	next.Drain = Drain{Timeout: 1, WebsocketSpread: 1}
 	next.Reload.Watch = true
 	g := &Gateway{cfg: old, opts: Options{Level: new(slog.LevelVar), TextLog: new(atomic.Bool)}}

@@ -119,6 +119,12 @@ func (c Config) validateRest(ps *problems) {
 	if c.Log.Format != "json" && c.Log.Format != "text" {
 		ps.add("log.format", "%q is not json or text", c.Log.Format)
 	}
+	if !slices.Contains([]string{accessOff, accessErrors, accessAll}, c.Log.Access) {
+		ps.add("log.access", "%q is not one of off, errors, all", c.Log.Access)
+	}
+	if c.Log.Sample < 1 {
+		ps.add("log.sample", "%d is less than 1: use 1 for every request", c.Log.Sample)
+	}
 	if c.Drain.Timeout < 0 {
 		ps.add("drain.timeout", "%s is negative: use 0s to wait for no call", c.Drain.Timeout)
 	}
