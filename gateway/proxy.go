@@ -152,6 +152,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	var err error
 	if x.certificate, err = identify(r); err != nil {
+		w.Header().Set(rejectReason, "client-certificate")
 		p.fail(rec, r, err)
 		return
 	}

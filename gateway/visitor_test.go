@@ -72,7 +72,7 @@ func TestClientCertificates(t *testing.T) {
 		c := client(nil, proto)
 		defer c.CloseIdleConnections()
 		resp, body := ask(t, c, request(t, http.MethodGet, page, "", "Accept", "text/html"))
-		if resp.StatusCode != http.StatusForbidden || !strings.Contains(body, "client certificate is needed") {
+		if resp.StatusCode != http.StatusForbidden || resp.Header.Get(rejectReason) != "client-certificate" || !strings.Contains(body, "client certificate is needed") {
 			t.Errorf("%s without a certificate: %s: %s", proto, resp.Status, body)
 		}
 		resp, body = ask(t, c, request(t, http.MethodGet, "https://"+g.Addrs().HTTPS+"/api/v4/users/me", ""))
