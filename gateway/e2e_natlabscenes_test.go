@@ -150,19 +150,19 @@ func (n *network) badLine(at netip.Addr, path peer.Path, drops string) {
 	}
 	inside, outside := n.admit(cfg), n.joinAt(nth(1), peer.UDP, peer.UDP)
 	n.converse(inside, outside)
-	listen := func(when string) {
+	listen := func(when string, most float64) {
 		began := time.Now()
 		<-time.After(8 * time.Second)
 		heard := voice.since(began, outside.Session())
 		t.Logf("%s: %v", when, heard)
-		if heard.loss() > .1 || heard.packets == 0 {
+		if heard.loss() > most || heard.packets == 0 {
 			t.Errorf("%s: %v", when, heard)
 		}
 	}
-	listen("voice alone")
+	listen("voice alone", .1)
 	before := n.resident()
 	must(t, outside.ShareScreen(within(t), peer.Video{Bitrate: 3_000_000, FPS: 20}))
-	listen("voice beside a screen")
+	listen("voice beside a screen", .2)
 	dropped, err := n.metric(within(t), drops)
 	grown := n.resident() - before
 	t.Logf("%v packets dropped, %+d KiB", dropped, grown>>10)
@@ -170,7 +170,7 @@ func (n *network) badLine(at netip.Addr, path peer.Path, drops string) {
 		t.Errorf("%v packets dropped, %v; the product has grown by %d MiB", dropped, err, grown>>20)
 	}
 	must(t, outside.StopScreen(within(t)))
-	listen("voice after the screen")
+	listen("voice after the screen", .1)
 	n.hears(outside, inside, 50)
 	t.Log(n.goes(inside, path))
 }
