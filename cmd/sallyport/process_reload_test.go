@@ -36,8 +36,8 @@ func TestReloadsDropNothing(t *testing.T) {
 			upstream = fmt.Sprintf("[http://%s, http://%s]", one.address, two.address)
 		}
 		files := fmt.Sprintf("tls: {source: files, cert_file: %s, key_file: %s, hsts: %dh}", pair[0], pair[1], i)
-		return strings.Replace(p.configuration(upstream), "tls: {source: selfsigned}", files, 1) +
-			fmt.Sprintf("drain: {timeout: %dm}\nproxy: {hold: %ds, max_body: %d}\n", i+1, i%7+1, 1000+i)
+		proxy := fmt.Sprintf("proxy: {hold: %ds, max_body: %d, ", i%7+1, 1000+i)
+		return strings.NewReplacer("tls: {source: selfsigned}", files, "proxy: {", proxy).Replace(p.configuration(upstream))
 	}
 	p.certify(pair, 1)
 	p.configure(config(0))
