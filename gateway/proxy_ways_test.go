@@ -80,7 +80,7 @@ func TestSiteURLWithAPath(t *testing.T) {
 		if resp, body := at("GET", "/chat/api/v4/files/1", "", "Range", "bytes=10-19"); resp.StatusCode != 206 || body != "abcdef0123" {
 			t.Errorf("range: %d %q", resp.StatusCode, body)
 		}
-		if resp, body := at("POST", "/chat/api/v4/files", strings.Repeat("x", spoolSmall)); resp.StatusCode != 201 || !strings.Contains(body, `"Bytes":262144`) {
+		if resp, body := at("POST", "/chat/api/v4/files", strings.Repeat("x", 2<<20)); resp.StatusCode != 201 || !strings.Contains(body, `"Bytes":2097152`) {
 			t.Errorf("upload: %d %q", resp.StatusCode, body)
 		}
 	})

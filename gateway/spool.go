@@ -19,9 +19,10 @@ const (
 	spoolBudget = 60 * time.Second
 	// spoolStep is how many bytes lie between two looks at a transfer's pace.
 	spoolStep = 1 << 20
-	// spoolSmall is what streams in any case: at 1 KiB/s, which is hardly a
-	// client, it is through within 256 s.
-	spoolSmall = 256 << 10
+	// spoolSmall is what streams in any case: below 28 kbit/s only it would
+	// take Mattermost's 300 s. A file costs some of the time that so small an
+	// upload takes, and little of a larger one's.
+	spoolSmall = 1 << 20
 )
 
 var errSpoolFull = errors.New("spool is full")
@@ -38,6 +39,7 @@ var errSpoolFull = errors.New("spool is full")
 type spool struct {
 	budget  time.Duration
 	step    int64
+	small   int64
 	metrics *spoolMetrics
 	logger  *slog.Logger
 
@@ -47,7 +49,7 @@ type spool struct {
 }
 
 func newSpool(m *spoolMetrics, logger *slog.Logger) *spool {
-	return &spool{budget: spoolBudget, step: spoolStep, metrics: m, logger: logger, complaints: newRarely()}
+	return &spool{budget: spoolBudget, step: spoolStep, small: spoolSmall, metrics: m, logger: logger, complaints: newRarely()}
 }
 
 // refused tells that a transfer streams because of err.

@@ -41,7 +41,7 @@ func startSpooling(t *testing.T, edit func(*Config)) *proxyRig {
 			edit(c)
 		}
 	})
-	rig.spool.budget, rig.spool.step = 800*time.Millisecond, 64<<10
+	rig.spool.budget, rig.spool.step, rig.spool.small = 800*time.Millisecond, 64<<10, 128<<10
 	t.Cleanup(func() {
 		rig.stop()
 		if n := rig.spool.used.Load(); n != 0 || metric(rig.metrics.spoolMetrics.bytes) != 0 {

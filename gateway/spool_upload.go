@@ -11,9 +11,9 @@ import (
 // send while Mattermost waits. Paths say little: plugins have their own. A body
 // that does not tell its length may be one half of a dialogue, unless it is a
 // form or goes to an upload session.
-func isUpload(r *http.Request) bool {
+func (s *spool) isUpload(r *http.Request) bool {
 	if r.ContentLength >= 0 {
-		return r.ContentLength >= spoolSmall
+		return r.ContentLength > s.small
 	}
 	return strings.HasPrefix(r.Header.Get("Content-Type"), "multipart/form-data") || strings.Contains(r.URL.Path, "/uploads/")
 }
@@ -22,7 +22,7 @@ func isUpload(r *http.Request) bool {
 // will soon be, or there is no more room, and puts what reads it there, and then
 // the rest, in its place. httputil closes it. The error is of reading the body.
 func (s *spool) upload(limits Spool, r *http.Request) error {
-	if limits.Dir == "" || !isUpload(r) {
+	if limits.Dir == "" || !s.isUpload(r) {
 		return nil
 	}
 	f, err := s.open(limits)
