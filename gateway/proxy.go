@@ -119,7 +119,7 @@ func newProxy(s *settings, m *metrics, logger *slog.Logger) *proxy {
 		failures: newRarely(), refusals: newRarely(),
 	}
 	p.tunnels.logger = logger
-	p.drains.asked = make(chan struct{}, 1)
+	p.drains.changed = make(chan struct{}, 1)
 	p.use(s)
 	p.reverse = &httputil.ReverseProxy{
 		Rewrite:        p.rewrite,

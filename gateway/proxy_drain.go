@@ -16,7 +16,7 @@ var errLastUpstream = errors.New("no other upstream would be left to answer")
 // drains is the upstreams that commands have drained. The mark is in the upstream,
 // so a reload that keeps an upstream keeps it.
 type drains struct {
-	asked chan struct{} // holds one element if there may be WebSockets to close
+	changed chan struct{} // holds one element if watch has something to do
 
 	mu sync.Mutex // held to mark an upstream
 }
@@ -46,10 +46,10 @@ func (p *proxy) setDrained(name string, drained bool) error {
 	}
 	if found.drained.Swap(drained) != drained {
 		p.logger.Info("upstream drained by command", "upstream", found.name, "drained", drained)
-	}
-	select {
-	case p.drains.asked <- struct{}{}:
-	default:
+		select {
+		case p.drains.changed <- struct{}{}:
+		default:
+		}
 	}
 	return nil
 }
@@ -59,27 +59,15 @@ func (u *upstream) is(name string) bool {
 	return name == u.name || strings.TrimSuffix(name, "/") == strings.TrimSuffix(u.url.String(), "/")
 }
 
-// emptyDrained closes the WebSockets of upstreams that are drained until ctx ends.
-func (p *proxy) emptyDrained(ctx context.Context) {
-	var wait sync.WaitGroup
-	defer wait.Wait()
-	tick := time.NewTicker(probeEvery) // a handshake under way may end after its upstream was drained
-	defer tick.Stop()
-	for {
-		s := p.settings.Load()
-		for _, u := range s.pool.upstreams {
-			if u.drained.Load() && u.emptied.CompareAndSwap(false, true) {
-				wait.Go(func() {
-					defer u.emptied.Store(false)
-					p.empty(ctx, u, s.spread)
-				})
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-p.drains.asked:
-		case <-tick.C:
+// emptyDrained begins to close the WebSockets of the upstreams that are drained, in
+// goroutines of wait that end with ctx. It may be called again at any time.
+func (p *proxy) emptyDrained(ctx context.Context, s *settings, wait *sync.WaitGroup) {
+	for _, u := range s.pool.upstreams {
+		if u.drained.Load() && u.emptied.CompareAndSwap(false, true) {
+			wait.Go(func() {
+				defer u.emptied.Store(false)
+				p.empty(ctx, u, s.spread)
+			})
 		}
 	}
 }

@@ -24,16 +24,17 @@ const defaultHealthPath = "/api/v4/system/ping"
 var errBadPing = errors.New("bad answer to the health check")
 
 // watch asks every upstream for a sign of health until ctx ends, so that an
-// upstream that nobody asks for anything is still known to be up or down.
+// upstream that nobody asks for anything is still known to be up or down. It also
+// empties those that are drained, and one that is put back is asked at once.
 func (p *proxy) watch(ctx context.Context) error {
-	var drained sync.WaitGroup
-	defer drained.Wait()
-	drained.Go(func() { p.emptyDrained(ctx) })
+	var emptying sync.WaitGroup
+	defer emptying.Wait()
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
 	misses := map[*upstream]int{}
 	for {
 		s := p.settings.Load()
+		p.emptyDrained(ctx, s, &emptying) // each time: a handshake may end after its upstream was drained
 		results := make([]error, len(s.pool.upstreams))
 		var wait sync.WaitGroup
 		for i, u := range s.pool.upstreams {
@@ -47,6 +48,7 @@ func (p *proxy) watch(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-p.drains.changed:
 		case <-tick.C:
 		}
 	}
