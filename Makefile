@@ -24,7 +24,7 @@ export CGO_ENABLED = 0
 RACE = CGO_ENABLED=1 $(GO) test -race
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check e2e natlab portable bench bench-sfu bench-seed bench-big bench-turn bench-turn-packets bench-turn-calls profile figures fuzz load release clean
+.PHONY: help build run test check e2e natlab portable bench bench-sfu bench-seed bench-big bench-turn bench-turn-packets bench-turn-calls bench-proxy profile figures fuzz load release clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -103,13 +103,19 @@ bench-turn-calls: build
 	@GO='$(GO)' AGAINST=coturn .ci/load -suite turn -runs $$((($(RUNS) + 1) / 2)) -ramp 5ms -warm 6s -duration 5s -json artifacts/bench-turn-calls.json -names Sallyport,coturn $(ARGS) >artifacts/bench-turn-calls.md; \
 		status=$$?; cat artifacts/bench-turn-calls.md; exit $$status
 
-figures: bench-sfu bench-seed bench-big bench-turn profile ## measure all of docs/performance.md again, and write it there
+bench-proxy: build ## the reverse proxy beside nginx and Caddy: CPU, latency, memory of WebSockets (RUNS=5)
+	@mkdir -p artifacts
+	@GO='$(GO)' .ci/bench-proxy -runs $(RUNS) $(ARGS) >artifacts/bench-proxy.md; status=$$?; cat artifacts/bench-proxy.md; exit $$status
+
+figures: bench-sfu bench-seed bench-big bench-turn bench-proxy profile ## measure all of docs/performance.md again, and write it there
 	@.ci/paste docs/performance.md 'make bench-sfu' <artifacts/bench-sfu.md
 	@.ci/paste docs/performance.md 'make bench-seed' <artifacts/bench-seed.md
 	@.ci/paste docs/performance.md 'make bench-big' <artifacts/bench-big.md
 	@.ci/paste docs/performance.md 'make bench-turn-packets' <artifacts/bench-turn-packets.md
 	@.ci/paste docs/performance.md 'make bench-turn-calls' <artifacts/bench-turn-calls.md
+	@.ci/paste docs/performance.md 'make bench-proxy' <artifacts/bench-proxy.md
 	@.ci/paste docs/performance.md 'make profile' <artifacts/profile/cpu.md
+	@cp artifacts/profile-proxy/http1.svg docs/img/flame-proxy.svg
 	@cp artifacts/profile/20x8x2/cpu.svg docs/img/flame-20x8x2.svg
 
 profile: build ## CPU, allocation and mutex profiles under load, flame graphs: artifacts/profile

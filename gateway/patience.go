@@ -23,31 +23,39 @@ var (
 	errLeft    = errors.New("client left in the middle of the request")
 )
 
-// A patient is the http.ResponseWriter of one request. It puts a deadline on
-// every single wait for the client, where net/http knows only limits on the
-// whole: without it, somebody who announces a body and never sends it, or asks
-// for a file and never reads it, keeps a connection to us and one to Mattermost
-// for as long as he likes.
+// A patient is the http.ResponseWriter of one request. It limits every single
+// wait for the client, where net/http knows only limits on the whole: without it,
+// somebody who announces a body and never sends it, or asks for a file and never
+// reads it, keeps a connection to us and one to Mattermost for as long as he likes.
 //
-// Deadlines hold while something waits and are lifted after it: net/http reads
-// ahead on HTTP/1 to notice that a client has gone, and on HTTP/2 a deadline
-// ends the stream even if nothing waits.
+// One timer of the request looks whether a wait has lasted too long, and only then
+// sets a deadline, which is over and ends it. A deadline for every wait would
+// cost more than what is waited for: on HTTP/2 each is a message to the
+// connection's goroutine. None may hold when nothing waits: net/http reads ahead on
+// HTTP/1 to notice that a client has gone, and on HTTP/2 a deadline ends the stream
+// even if nothing waits.
 type patient struct {
 	http.ResponseWriter
-	limit time.Duration
-	h1    bool
-	conn  *strictConn // nil on HTTP/2
+	control http.ResponseController // of that
+	limit   time.Duration
+	h1      bool
+	conn    *strictConn // nil on HTTP/2
 
-	mu     sync.Mutex // guards the following
-	unread bool       // something of the body may still be unread
-	over   bool       // the request has ended, or the connection was hijacked: hands off
-	due    time.Time  // when the client must have sent more of the body; zero if nobody waits for it
-	late   bool       // it has not
+	mu      sync.Mutex  // guards the following
+	timer   *time.Timer // nil until something has waited
+	unread  bool        // something of the body may still be unread
+	over    bool        // the request has ended, or the connection was hijacked: hands off
+	sending time.Time   // since when the client must take bytes; zero if nobody waits for that
+	reading time.Time   // since when it must send more of the body; zero as well
+	late    bool        // it has not sent it in time
 }
 
 // newPatient returns the pair for a handler: w and r, with limit on every wait.
 func newPatient(w http.ResponseWriter, r *http.Request, limit time.Duration) (*patient, *http.Request) {
-	p := &patient{ResponseWriter: w, limit: limit, h1: r.ProtoMajor == 1 || r.Method == preface, conn: strictOf(r)}
+	p := &patient{
+		ResponseWriter: w, control: *http.NewResponseController(w), limit: limit,
+		h1: r.ProtoMajor == 1 || r.Method == preface, conn: strictOf(r),
+	}
 	if r.Body != nil && r.Body != http.NoBody {
 		p.unread = true
 		body := r.Body
@@ -59,23 +67,25 @@ func newPatient(w http.ResponseWriter, r *http.Request, limit time.Duration) (*p
 
 // Write implements http.ResponseWriter.
 func (p *patient) Write(b []byte) (int, error) {
-	defer p.arm()()
+	p.wait(&p.sending)
+	defer p.done(&p.sending)
 	return p.ResponseWriter.Write(b)
 }
 
 // FlushError implements what http.ResponseController looks for.
 func (p *patient) FlushError() error {
-	defer p.arm()()
-	return http.NewResponseController(p.ResponseWriter).Flush()
+	p.wait(&p.sending)
+	defer p.done(&p.sending)
+	return p.control.Flush()
 }
 
 // Hijack implements http.Hijacker.
 func (p *patient) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, rw, err := http.NewResponseController(p.ResponseWriter).Hijack()
+	conn, rw, err := p.control.Hijack()
 	if err == nil {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.over = true
+		p.end()
 		if p.conn != nil {
 			p.conn.stepAside()
 		}
@@ -86,36 +96,84 @@ func (p *patient) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // Unwrap lets http.ResponseController reach the rest.
 func (p *patient) Unwrap() http.ResponseWriter { return p.ResponseWriter }
 
-// arm begins a wait for the client to take bytes; what it returns ends it. On
-// HTTP/1 that may also be a wait for bytes, first: before an answer begins,
-// net/http reads what the handler left of the body.
-func (p *patient) arm() (disarm func()) {
-	now := time.Now()
-	p.set(now.Add(p.limit), now.Add(2*p.limit))
-	return func() { p.set(time.Time{}, time.Time{}) }
-}
-
-func (p *patient) set(read, write time.Time) {
+// wait begins a wait for the client.
+func (p *patient) wait(since *time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.over {
 		return
 	}
-	c := http.NewResponseController(p.ResponseWriter)
-	_ = c.SetWriteDeadline(write) // fails only if the connection does, as the write will find out
-	if p.h1 && p.unread {
-		_ = c.SetReadDeadline(read)
+	*since = time.Now()
+	if p.timer == nil {
+		p.timer = time.AfterFunc(p.limit, p.look)
 	}
+}
+
+// done ends it.
+func (p *patient) done(since *time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	*since = time.Time{}
+}
+
+// look ends waits that have lasted too long.
+func (p *patient) look() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.over {
+		return
+	}
+	now := time.Now()
+	next := p.limit
+	if !p.reading.IsZero() {
+		left := p.limit - now.Sub(p.reading)
+		if left <= 0 {
+			p.late = true
+			_ = p.control.SetReadDeadline(longAgo) // fails only if the connection does, as the read will find out
+		} else {
+			next = min(next, left)
+		}
+	}
+	if !p.sending.IsZero() {
+		// On HTTP/1 that may be a wait for bytes, first: before an answer begins,
+		// net/http reads what the handler left of the body.
+		left := p.limit - now.Sub(p.sending)
+		if left <= 0 && p.h1 && p.unread {
+			_ = p.control.SetReadDeadline(longAgo)
+			left += p.limit
+		}
+		if left <= 0 {
+			_ = p.control.SetWriteDeadline(longAgo)
+		} else {
+			next = min(next, left)
+		}
+	}
+	p.timer.Reset(next)
 }
 
 // finish is called when the handler returns. The deadlines it leaves are for
 // what net/http does then: send the rest, and on HTTP/1 read what is left of
 // the body. It lifts them itself.
 func (p *patient) finish() {
-	p.arm()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.over {
+		return
+	}
+	p.end()
+	now := time.Now()
+	_ = p.control.SetWriteDeadline(now.Add(2 * p.limit))
+	if p.h1 && p.unread {
+		_ = p.control.SetReadDeadline(now.Add(p.limit))
+	}
+}
+
+// end stops the looking. p.mu is held.
+func (p *patient) end() {
 	p.over = true
+	if p.timer != nil {
+		p.timer.Stop()
+	}
 }
 
 // stalled reports whether the client has not sent the body in time. net/http
@@ -124,7 +182,7 @@ func (p *patient) finish() {
 func (p *patient) stalled() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.late || !p.due.IsZero() && !time.Now().Before(p.due)
+	return p.late
 }
 
 // patientOf is the patient that w wraps, nil if there is none.
@@ -150,7 +208,7 @@ type patientBody struct {
 
 // Read implements io.Reader.
 func (b *patientBody) Read(buf []byte) (int, error) {
-	b.patient.await()
+	b.patient.wait(&b.patient.reading)
 	n, err := b.ReadCloser.Read(buf)
 	b.patient.got(err)
 	switch {
@@ -164,25 +222,12 @@ func (b *patientBody) Read(buf []byte) (int, error) {
 	return n, err
 }
 
-// await begins a wait for more of the body.
-func (p *patient) await() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.over && p.unread {
-		p.due = time.Now().Add(p.limit)
-		_ = http.NewResponseController(p.ResponseWriter).SetReadDeadline(p.due)
-	}
-}
-
-// got ends the wait; err is what it gave beside bytes.
+// got ends a wait for more of the body; err is what it gave beside bytes.
 func (p *patient) got(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.over && p.unread {
-		_ = http.NewResponseController(p.ResponseWriter).SetReadDeadline(time.Time{})
-	}
-	p.due = time.Time{}
+	p.reading = time.Time{}
 	if err != nil {
-		p.unread, p.late = false, errors.Is(err, os.ErrDeadlineExceeded)
+		p.unread = false
 	}
 }

@@ -85,7 +85,7 @@ func (p *proxy) use(s *settings) {
 	}
 	p.settings.Store(s)
 	if now != nil && now.pool != s.pool {
-		now.pool.transport.CloseIdleConnections()
+		now.pool.closeIdle()
 	}
 }
 
@@ -124,7 +124,6 @@ func newProxy(s *settings, m *metrics, logger *slog.Logger) *proxy {
 	p.reverse = &httputil.ReverseProxy{
 		Rewrite:        p.rewrite,
 		Transport:      p,
-		FlushInterval:  -1, // server-sent events and long polls: every write goes out at once
 		ErrorLog:       slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 		BufferPool:     &buffers{},
 		ModifyResponse: p.modify,
@@ -224,6 +223,7 @@ func (p *proxy) modify(resp *http.Response) error {
 	if resp.Header.Get(requestIDHeader) == "" {
 		resp.Header.Set(requestIDHeader, x.id)
 	}
+	x.rec.length = resp.ContentLength
 	resp.Body = &answerBody{p.spool.download(x.spool, resp), resp.Request.Context(), x}
 	return nil
 }

@@ -15,6 +15,7 @@ type recorder struct {
 	hijacked func() // called once if the connection becomes a tunnel
 	status   int    // 0 until the answer has begun
 	bytes    int64  // of body
+	length   int64  // of the whole body; -1 if it is not known
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -25,13 +26,17 @@ func (r *recorder) WriteHeader(status int) {
 	r.ResponseWriter.WriteHeader(status)
 }
 
-// Write implements http.ResponseWriter.
+// Write implements http.ResponseWriter. What comes before the end of an answer of
+// known length goes out at once; httputil sees to the others.
 func (r *recorder) Write(p []byte) (int, error) {
 	if r.status == 0 {
 		r.status = http.StatusOK
 	}
 	n, err := r.ResponseWriter.Write(p)
 	r.bytes += int64(n)
+	if err == nil && r.bytes < r.length { // the end goes out by itself, and in one piece with what is before
+		err = http.NewResponseController(r.ResponseWriter).Flush()
+	}
 	return n, err
 }
 

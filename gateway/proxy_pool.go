@@ -35,6 +35,7 @@ type pool struct {
 	upstreams  []*upstream
 	hold       time.Duration
 	transport  *http.Transport
+	quick      *quick            // for requests that suit it
 	sockets    map[string]string // paths of Unix sockets, by the address that stands for them
 	secure     *tls.Client       // for upstreams over https
 	serverName string            // the name that those must have
@@ -59,6 +60,7 @@ func newPool(urls []string, c Proxy, known []*upstream) (*pool, error) {
 		return nil, fmt.Errorf("proxy.upstream_ca_file: %w", err)
 	}
 	p.transport = p.newTransport(c.IdleTimeout)
+	p.quick = newQuick(p, c.IdleTimeout)
 	for _, raw := range urls {
 		u, err := newUpstream(raw)
 		if err != nil {
@@ -123,7 +125,7 @@ func (p *pool) send(req *http.Request) (*http.Response, *upstream, error) {
 	var by *upstream
 	err := p.offer(req.Context(), p.inTurn, again, func(u *upstream) (err error) {
 		began := time.Now()
-		resp, err = p.transport.RoundTrip(outgoing(req, u, body))
+		resp, err = p.carry(u, outgoing(req, u, body))
 		if by = u; err != nil {
 			u.busy.Add(-1)
 		} else {
@@ -138,6 +140,20 @@ func (p *pool) send(req *http.Request) (*http.Response, *upstream, error) {
 		return nil, nil, err
 	}
 	return resp, by, nil
+}
+
+// carry sends req to u by the way that suits it.
+func (p *pool) carry(u *upstream, req *http.Request) (*http.Response, error) {
+	if p.quick.suits(u, req) {
+		return p.quick.roundTrip(u, req)
+	}
+	return p.transport.RoundTrip(req)
+}
+
+// closeIdle closes the connections that nobody uses.
+func (p *pool) closeIdle() {
+	p.transport.CloseIdleConnections()
+	p.quick.close()
 }
 
 // outgoing is req as sent to u.

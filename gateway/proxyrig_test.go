@@ -98,7 +98,7 @@ func (rig *proxyRig) serve() {
 			rig.t.Errorf("site.run: %v", err)
 		}
 		hurry()
-		rig.settings.Load().pool.transport.CloseIdleConnections()
+		rig.settings.Load().pool.closeIdle()
 	}
 	rig.t.Cleanup(func() { hurry(); rig.stop() })
 }

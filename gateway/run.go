@@ -152,7 +152,7 @@ func (g *Gateway) stopInOrder(hard context.Context, runners []*runner) {
 		<-r.done
 		g.logger.Debug("part stopped", "part", r.name)
 	}
-	g.proxy.settings.Load().pool.transport.CloseIdleConnections()
+	g.proxy.settings.Load().pool.closeIdle()
 	g.logger.Info("stopped")
 }
 

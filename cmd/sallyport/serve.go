@@ -44,6 +44,7 @@ func serve(args []string) int {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	go func() { _ = newThrift(logger).Run(ctx) }()
+	go newCollector().Run(ctx)
 	running = newLive(g, logger, l)
 	go running.watch(ctx, time.Tick(watchInterval))
 	if os.Getenv("NOTIFY_SOCKET") != "" {

@@ -2,7 +2,7 @@
 // microseconds of a packet go. It makes the picture and the tables of
 // docs/performance.md and is in no release.
 //
-//	flame [-title TEXT] [-svg FILE] [-report FILE -load NAME] PROFILE
+//	flame [-title TEXT] [-svg FILE] [-report FILE -load NAME | -requests N] PROFILE
 //
 // The report is the JSON of the sallyload that took the profile: of the load
 // NAME, or the only one.
@@ -29,6 +29,7 @@ func run(args []string, stdout io.Writer) error {
 	svg := f.String("svg", "", "file for the picture")
 	report := f.String("report", "", "JSON of sallyload, for the number of packets")
 	load := f.String("load", "", "load of the report")
+	requests := f.Float64("requests", 0, "number of HTTP requests, instead of a report")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -43,9 +44,12 @@ func run(args []string, stdout io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.Arg(0), err)
 	}
-	var packets float64
-	if *report != "" {
-		if packets, err = packetsOf(*report, *load); err != nil {
+	unit, count := "packet out", 0.0
+	switch {
+	case *requests > 0:
+		unit, count = "request", *requests
+	case *report != "":
+		if count, err = packetsOf(*report, *load); err != nil {
 			return err
 		}
 	}
@@ -61,7 +65,7 @@ func run(args []string, stdout io.Writer) error {
 			return err
 		}
 	}
-	return table(stdout, samples, packets)
+	return table(stdout, samples, unit, count)
 }
 
 // packetsOf returns how many packets the load's last run delivered.
