@@ -25,7 +25,7 @@ func TestNginxPageIsComplete(t *testing.T) {
 		if _, header, ok := strings.Cut(name, " "); ok && strings.HasPrefix(name, "proxy_set_header") {
 			name = header
 		}
-		if !regexp.MustCompile("`[^`|]*"+regexp.QuoteMeta(name)+"[^`|]*`").MatchString(page) {
+		if !regexp.MustCompile("`[^`|]*" + regexp.QuoteMeta(name) + "[^`|]*`").MatchString(page) {
 			t.Errorf("docs/nginx.md does not say what becomes of %s", name)
 		}
 	}

@@ -202,7 +202,7 @@ func TestPartsThatAreOff(t *testing.T) {
 // connections at once as it likes, for as long as it is configured.
 func TestTrustedProxiesAreManyClients(t *testing.T) {
 	const many = 2048 + 1 // one more than anybody else may (tls.PortOptions.PerAddress)
-	g := startGateway(t, func(c *Config) { c.Proxy.TrustedProxies = []string{"127.0.0.0/8"} })
+	g := startGateway(t, func(c *Config) { c.Proxy.TrustedProxies, c.Limits.Exempt = []string{"127.0.0.0/8"}, nil })
 	silent := func() (hangUp func()) {
 		var all []net.Conn
 		hangUp = func() {
