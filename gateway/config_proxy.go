@@ -15,6 +15,9 @@ type Proxy struct {
 	// MaxBody is the largest request body in bytes. 0 leaves the limit to
 	// Mattermost.
 	MaxBody int64 `koanf:"max_body"`
+	// MinRate is how many bytes a second the body of a request must come at,
+	// while it is waited for, in any minute. 0 takes any rate.
+	MinRate int64 `koanf:"min_rate"`
 	// MaxHeader is the largest request header in bytes. A change needs a
 	// restart.
 	MaxHeader int `koanf:"max_header"`
@@ -51,7 +54,7 @@ func defaultProxy() Proxy {
 	return Proxy{
 		TrustedProxies: []string{}, IdleTimeout: 45 * time.Second,
 		Hold: 15 * time.Second, WebsocketIdle: 120 * time.Second, HealthPath: defaultHealthPath,
-		MaxHeader: maxHeaderBytes, MaxURL: 8 << 10,
+		MaxHeader: maxHeaderBytes, MaxURL: 8 << 10, MinRate: 500,
 		Spool: defaultSpool(),
 	}
 }

@@ -239,6 +239,7 @@ func (g *Gateway) buildHTTP(cfg Config, secrets Secrets) error {
 	table := g.routes(cfg)
 	g.secure = newSite(table.at(doorHTTPS), g.logger)
 	g.secure.afterShutdown = g.endTunnels
+	g.secure.minRate.Store(cfg.Proxy.MinRate)
 	g.secure.server.ConnContext = g.greet
 	g.plain = newSite(table.at(doorPlain), g.logger)
 	g.plain.patience = redirectPatience

@@ -19,7 +19,7 @@ const clientPatience = 60 * time.Second
 
 // What reading the body of a client that fell silent, or left, gives.
 var (
-	errStalled = errors.New("client stopped sending the request")
+	errStalled = errors.New("client stopped sending the request, or sent it slower than proxy.min_rate")
 	errLeft    = errors.New("client left in the middle of the request")
 )
 
@@ -34,10 +34,14 @@ var (
 // connection's goroutine. None may hold when nothing waits: net/http reads ahead on
 // HTTP/1 to notice that a client has gone, and on HTTP/2 a deadline ends the stream
 // even if nothing waits.
+//
+// A body must also come at minRate: else a byte a minute would do. (An answer needs
+// no such rule: it is written in pieces of 32 KiB, and each is one wait.)
 type patient struct {
 	http.ResponseWriter
 	control http.ResponseController // of that
 	limit   time.Duration
+	minRate int64 // bytes a second of waiting for the body, over half of limit or more; 0 = any
 	h1      bool
 	conn    *strictConn // nil on HTTP/2
 
@@ -48,12 +52,15 @@ type patient struct {
 	sending time.Time   // since when the client must take bytes; zero if nobody waits for that
 	reading time.Time   // since when it must send more of the body; zero as well
 	late    bool        // it has not sent it in time
+
+	waited time.Duration // for the body, since the rate was last judged; less what of the present wait was before
+	moved  int64         // bytes of it since then
 }
 
 // newPatient returns the pair for a handler: w and r, with limit on every wait.
-func newPatient(w http.ResponseWriter, r *http.Request, limit time.Duration) (*patient, *http.Request) {
+func newPatient(w http.ResponseWriter, r *http.Request, limit time.Duration, minRate int64) (*patient, *http.Request) {
 	p := &patient{
-		ResponseWriter: w, control: *http.NewResponseController(w), limit: limit,
+		ResponseWriter: w, control: *http.NewResponseController(w), limit: limit, minRate: minRate,
 		h1: r.ProtoMajor == 1 || r.Method == preface, conn: strictOf(r),
 	}
 	if r.Body != nil && r.Body != http.NoBody {
@@ -127,7 +134,7 @@ func (p *patient) look() {
 	next := p.limit
 	if !p.reading.IsZero() {
 		left := p.limit - now.Sub(p.reading)
-		if left <= 0 {
+		if left <= 0 || p.crawls(now) {
 			p.late = true
 			_ = p.control.SetReadDeadline(longAgo) // fails only if the connection does, as the read will find out
 		} else {
@@ -149,6 +156,19 @@ func (p *patient) look() {
 		}
 	}
 	p.timer.Reset(next)
+}
+
+// crawls judges the rate of a body that is being waited for, if it was long enough
+// to tell. p.mu is held.
+func (p *patient) crawls(now time.Time) bool {
+	present := now.Sub(p.reading)
+	waited := p.waited + present
+	if waited < p.limit/2 {
+		return false
+	}
+	slow := float64(p.moved) < float64(p.minRate)*waited.Seconds()
+	p.waited, p.moved = -present, 0
+	return slow
 }
 
 // finish is called when the handler returns. The deadlines it leaves are for
@@ -210,7 +230,7 @@ type patientBody struct {
 func (b *patientBody) Read(buf []byte) (int, error) {
 	b.patient.wait(&b.patient.reading)
 	n, err := b.ReadCloser.Read(buf)
-	b.patient.got(err)
+	b.patient.got(n, err)
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = errStalled
@@ -222,10 +242,14 @@ func (b *patientBody) Read(buf []byte) (int, error) {
 	return n, err
 }
 
-// got ends a wait for more of the body; err is what it gave beside bytes.
-func (p *patient) got(err error) {
+// got ends a wait for more of the body; err is what it gave beside n bytes.
+func (p *patient) got(n int, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !p.reading.IsZero() {
+		p.waited += time.Since(p.reading)
+		p.moved += int64(n)
+	}
 	p.reading = time.Time{}
 	if err != nil {
 		p.unread = false

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -18,13 +19,19 @@ import (
 // returns a client for proto and a way to connect by hand.
 func patientSite(t *testing.T, proto string, limit time.Duration, upstream http.HandlerFunc) (*http.Client, func() net.Conn, string) {
 	t.Helper()
+	return crawlingSite(t, proto, limit, 0, upstream)
+}
+
+// crawlingSite is the same with a rate in bytes a second that uploads must have.
+func crawlingSite(t *testing.T, proto string, limit time.Duration, minRate int64, upstream http.HandlerFunc) (*http.Client, func() net.Conn, string) {
+	t.Helper()
 	mm := httptest.NewServer(upstream)
 	t.Cleanup(mm.Close)
 	p, err := benchProxy(mm.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := serveSite(t, p, limit)
+	addr := serveSite(t, p, limit, minRate)
 	c := client(nil, proto)
 	t.Cleanup(c.CloseIdleConnections)
 	dial := func() net.Conn {
@@ -39,10 +46,11 @@ func patientSite(t *testing.T, proto string, limit time.Duration, upstream http.
 	return c, dial, "https://" + addr
 }
 
-func serveSite(t *testing.T, h http.Handler, limit time.Duration) string {
+func serveSite(t *testing.T, h http.Handler, limit time.Duration, minRate int64) string {
 	t.Helper()
 	s := newSite(h, slog.New(slog.DiscardHandler))
 	s.patience = limit
+	s.minRate.Store(minRate)
 	cert, _ := testCertificate()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -89,6 +97,68 @@ func TestUploadThatStopsIsGivenUp(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A byte now and then is no upload, however long each wait is: see proxy.min_rate.
+func TestUploadThatCrawlsIsGivenUp(t *testing.T) {
+	for _, proto := range []string{"http/1.1", "h2"} {
+		t.Run(proto, func(t *testing.T) {
+			t.Parallel()
+			c, _, url := crawlingSite(t, proto, time.Second, 1000, func(_ http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+			})
+			body, rest := io.Pipe()
+			t.Cleanup(func() { rest.Close() })
+			go func() {
+				for range 200 { // 20 s, unless it is given up
+					if _, err := rest.Write([]byte("x")); err != nil {
+						return
+					}
+					<-time.After(100 * time.Millisecond)
+				}
+				rest.Close()
+			}()
+			resp, err := c.Post(url, "text/plain", body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusRequestTimeout {
+				t.Errorf("status %d, want 408", resp.StatusCode)
+			}
+		})
+	}
+}
+
+// What is judged is the rate while the body is waited for: not a client that
+// Mattermost keeps waiting, nor one that falls silent for less than a wait.
+func TestRateOfBodies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, c := range map[string]struct {
+			pieces, each int
+			pause, rest  time.Duration
+			crawls       bool
+		}{
+			"a byte each second":           {90, 1, time.Second, 0, true},
+			"a byte just in time":          {3, 1, 59 * time.Second, 0, true},
+			"little more than the rate":    {90, 510, time.Second, 0, false},
+			"a gap":                        {2, 30_000, 50 * time.Second, 0, false},
+			"Mattermost is slow":           {90, 10, 10 * time.Millisecond, time.Second, false},
+			"slow, but over before a look": {20, 1, time.Second, 0, false},
+		} {
+			p, _ := newPatient(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/", nil), time.Minute, 500)
+			for range c.pieces {
+				p.wait(&p.reading)
+				time.Sleep(c.pause)
+				p.got(c.each, nil)
+				time.Sleep(c.rest)
+			}
+			p.finish()
+			if p.stalled() != c.crawls {
+				t.Errorf("%s: given up: %v", name, p.stalled())
+			}
+		}
+	})
 }
 
 func TestSlowUploadThatMovesArrives(t *testing.T) {
@@ -188,7 +258,7 @@ func TestAnnouncedBodyIsNotWaitedFor(t *testing.T) {
 		}),
 	} {
 		t.Run(name, func(t *testing.T) {
-			addr := serveSite(t, h, 200*time.Millisecond)
+			addr := serveSite(t, h, 200*time.Millisecond, 0)
 			conn, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true})
 			if err != nil {
 				t.Fatal(err)
@@ -208,7 +278,7 @@ func TestAnnouncedBodyIsNotWaitedFor(t *testing.T) {
 func TestPrefaceOfHTTP2IsNoRequest(t *testing.T) {
 	addr := serveSite(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		t.Error("a handler got the preface")
-	}), 200*time.Millisecond)
+	}), 200*time.Millisecond, 0)
 	for _, rest := range []string{"\r\n", "Host: x\r\nContent-Length: 5\r\n\r\n"} {
 		conn, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true})
 		if err != nil {

@@ -98,6 +98,7 @@ var requestBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 // that nothing of an answer came.
 func (q *quick) ask(u *upstream, l *line, req *http.Request) (resp *http.Response, silent bool, err error) {
 	ctx := req.Context()
+	_ = l.SetReadDeadline(time.Now().Add(headerTimeout)) // first, for it must not take the next one's place
 	stop := context.AfterFunc(ctx, func() { _ = l.SetDeadline(longAgo) })
 	buf := requestBuffers.Get().(*bytes.Buffer)
 	defer requestBuffers.Put(buf)
@@ -107,7 +108,6 @@ func (q *quick) ask(u *upstream, l *line, req *http.Request) (resp *http.Respons
 		return nil, false, err
 	}
 	l.limit.N = maxRespHeaders
-	_ = l.SetReadDeadline(time.Now().Add(headerTimeout))
 	if _, err := l.Write(buf.Bytes()); err != nil {
 		stop()
 		return nil, true, err

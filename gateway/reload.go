@@ -121,6 +121,7 @@ func (g *Gateway) reload(cfg Config) (Secrets, error) {
 	g.port.SetTrusted(s.trusted)
 	g.port.SetLimits(next.Limits.Connections, s.limits.exempt)
 	s.preauth.accept(secrets.Preauth)
+	g.secure.minRate.Store(next.Proxy.MinRate)
 	g.proxy.use(s)
 	return secrets, nil
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -43,6 +44,7 @@ type site struct {
 	abort    context.CancelFunc // cancels the context of every request
 	busy     crowd
 	patience time.Duration // for each wait for a client; set before run
+	minRate  atomic.Int64  // bytes a second that the body of a request must come at; 0 = any
 
 	// afterShutdown, if not nil, ends the connections that were hijacked. hard
 	// ends when there is no more time.
@@ -57,7 +59,7 @@ func newSite(h http.Handler, logger *slog.Logger) *site {
 			s.busy.enter()
 			defer s.busy.leave()
 			defer confess(logger, r)
-			p, r := newPatient(w, r, s.patience)
+			p, r := newPatient(w, r, s.patience, s.minRate.Load())
 			defer p.finish()
 			if p.conn != nil && p.conn.serve() {
 				w.Header().Set("Connection", "close")

@@ -95,6 +95,9 @@ func (c Config) validateProxy(ps *problems) {
 	if idle := c.Proxy.IdleTimeout; idle <= 0 || idle >= mattermostIdle {
 		ps.add("proxy.idle_timeout", "%s is not between 1s and 59s: Mattermost closes idle connections after 60s", idle)
 	}
+	if c.Proxy.MinRate < 0 {
+		ps.add("proxy.min_rate", "%d is negative: use 0 to take any rate", c.Proxy.MinRate)
+	}
 	if c.Proxy.MaxBody < 0 {
 		ps.add("proxy.max_body", "%d is negative: use 0 for Mattermost's own limit", c.Proxy.MaxBody)
 	}
