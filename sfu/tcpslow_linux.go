@@ -32,7 +32,7 @@ func keepShort(c net.Conn) *shortWriter {
 		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotSentLowat, tcpShort)
 		_ = syscall.SetsockoptString(int(fd), syscall.IPPROTO_TCP, syscall.TCP_CONGESTION, "cubic")
 	}) == nil {
-		w.raw = raw
+		w.raw, w.send = raw, w.trySend
 	}
 	return w
 }
@@ -46,6 +46,12 @@ type shortWriter struct {
 	raw  syscall.RawConn // nil: conn it is
 	open int             // bytes since the last end
 	slow bool            // it had to wait for room
+
+	// One write's, here so that it allocates nothing.
+	send   func(fd uintptr) bool // trySend
+	rest   []byte                // not sent yet
+	flags  int
+	failed error
 }
 
 // most is how much should be written at once.
@@ -56,30 +62,35 @@ func (w *shortWriter) most() int {
 	return tcpBatch
 }
 
-func (w *shortWriter) Write(b []byte) (sent int, failed error) {
+// Write implements io.Writer, for one goroutine.
+func (w *shortWriter) Write(b []byte) (int, error) {
 	if w.raw == nil {
 		return w.conn.Write(b)
 	}
-	flags := syscall.MSG_DONTWAIT | syscall.MSG_NOSIGNAL
+	w.rest, w.flags, w.failed, w.slow = b, syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, nil, false
 	if w.open += len(b); w.open >= tcpShort {
-		flags |= syscall.MSG_EOR
+		w.flags |= syscall.MSG_EOR
 		w.open = 0
 	}
-	w.slow = false
-	err := w.raw.Write(func(fd uintptr) bool {
-		for sent < len(b) && failed == nil {
-			n, err := syscall.SendmsgN(int(fd), b[sent:], nil, nil, flags)
-			switch {
-			case errors.Is(err, syscall.EAGAIN):
-				w.slow = true
-				return false
-			case err == nil:
-				sent += n
-			case !errors.Is(err, syscall.EINTR):
-				failed = err
-			}
+	err := w.raw.Write(w.send)
+	sent := len(b) - len(w.rest)
+	w.rest = nil
+	return sent, cmp.Or(w.failed, err)
+}
+
+// trySend is for syscall.RawConn.Write, which calls it again when there is room.
+func (w *shortWriter) trySend(fd uintptr) (done bool) {
+	for len(w.rest) > 0 && w.failed == nil {
+		n, err := syscall.SendmsgN(int(fd), w.rest, nil, nil, w.flags)
+		switch {
+		case errors.Is(err, syscall.EAGAIN):
+			w.slow = true
+			return false
+		case err == nil:
+			w.rest = w.rest[n:]
+		case !errors.Is(err, syscall.EINTR):
+			w.failed = err
 		}
-		return true
-	})
-	return sent, cmp.Or(failed, err)
+	}
+	return true
 }
