@@ -44,7 +44,7 @@ test: ## install what the tests need, then run all of them: unit, race, end to e
 	@test -n '$(FULL_SIZE)' || { echo 'no tests in sfu/scale_test.go'; exit 1; }
 	$(GO) test -count 1 -timeout 5m -run '^($(FULL_SIZE))$$' ./sfu
 	$(GO) test -count 1 -timeout 5m -run '^TestReloadTouchesNothing$$' ./gateway
-	$(RACE) -p 1 -timeout 20m ./gateway
+	$(RACE) -p 1 -timeout 30m ./gateway
 	@$(MAKE) --no-print-directory portable
 	@.ci/tools -report
 

@@ -329,6 +329,7 @@ func TestSelfSigned(t *testing.T) {
 		Covered: []string{"chat.example.com", "localhost", "192.0.2.7", "127.0.0.1", "::1"},
 		Issuer:  "chat.example.com", NotBefore: c.Leaf().NotBefore, NotAfter: c.Leaf().NotAfter,
 		PublicKey: s.PublicKey,
+		Expiry:    []Expiry{{names[0], c.Leaf().NotAfter}, {names[1], c.Leaf().NotAfter}},
 	}
 	if diff := cmp.Diff(want, s); diff != "" {
 		t.Error(diff)

@@ -115,6 +115,7 @@ func TestLinkEndsWithServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	receive(t, r.linked, "the server's end of the link")
 	r.mu.Lock()
 	_ = r.conn.CloseNow()
 	r.mu.Unlock()

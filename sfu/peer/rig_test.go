@@ -31,6 +31,7 @@ type rig struct {
 	registered bool
 	registers  int
 	conn       *websocket.Conn
+	linked     chan struct{} // hears of each new conn
 	seats      map[string]*seat
 	envelopes  chan wire.Envelope // all that came
 }
@@ -57,7 +58,7 @@ type seat struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	noLeak(t)
-	r := &rig{t: t, registered: true, seats: map[string]*seat{}, envelopes: make(chan wire.Envelope, 1000)}
+	r := &rig{t: t, registered: true, seats: map[string]*seat{}, envelopes: make(chan wire.Envelope, 1000), linked: make(chan struct{}, 100)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /register", r.register)
 	mux.HandleFunc("/ws", r.link)
@@ -109,6 +110,7 @@ func (r *rig) link(w http.ResponseWriter, q *http.Request) {
 	r.mu.Lock()
 	r.conn = conn
 	r.mu.Unlock()
+	r.linked <- struct{}{}
 	r.send(wire.Envelope{Type: wire.TypeHello, ClientID: user, ConnID: NewID()})
 	for {
 		_, frame, err := conn.Read(context.Background())
