@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -100,13 +99,7 @@ func (g *guards) refusing(p string, client netip.Addr, plain bool) string {
 // forbid answers a client that a rule keeps out.
 func (p *proxy) forbid(w http.ResponseWriter, r *http.Request, x *exchange, by string) {
 	p.metrics.denied.WithLabelValues(deniedByRule).Inc()
-	level := slog.LevelInfo
-	also, ok := p.denials.allow()
-	if !ok {
-		level = slog.LevelDebug
-	}
-	p.logger.Log(context.Background(), level, "access denied",
-		append([]any{"remote", x.client, "rule", by, "path", redactPath(r.URL)}, also...)...)
+	p.denials.log(p.logger, slog.LevelInfo, "access denied", "remote", x.client, "rule", by, "path", redactPath(r.URL))
 	w.Header().Set(rejectReason, "address")
 	p.turnAway(w, r, x, http.StatusForbidden, errDenied)
 }

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -107,13 +106,7 @@ func headSize(r *http.Request) int {
 // tooMany answers a client that has used up its allowance of one kind.
 func (p *proxy) tooMany(w http.ResponseWriter, r *http.Request, x *exchange, which string, wait time.Duration) {
 	p.metrics.limited.WithLabelValues(which).Inc()
-	level := slog.LevelWarn
-	also, ok := p.limitings.allow()
-	if !ok {
-		level = slog.LevelDebug
-	}
-	p.logger.Log(context.Background(), level, "client limited",
-		append([]any{"remote", x.client, "limit", "limits." + which, "path", redactPath(r.URL)}, also...)...)
+	p.limitings.log(p.logger, slog.LevelWarn, "client limited", "remote", x.client, "limit", "limits."+which, "path", redactPath(r.URL))
 	w.Header().Set("Retry-After", strconv.FormatInt(int64((wait+time.Second-1)/time.Second), 10))
 	p.turnAway(w, r, x, http.StatusTooManyRequests, errTooMany)
 }

@@ -258,7 +258,6 @@ func (p *proxy) fail(w http.ResponseWriter, r *http.Request, err error) {
 
 func failureStatus(err error) int {
 	var tooLarge *http.MaxBytesError
-	var dial *dialError
 	switch {
 	case errors.As(err, &tooLarge):
 		return http.StatusRequestEntityTooLarge
@@ -266,7 +265,7 @@ func failureStatus(err error) int {
 		return http.StatusBadRequest
 	case errors.Is(err, errNotAdmitted):
 		return http.StatusForbidden
-	case errors.As(err, &dial):
+	case isDial(err):
 		return http.StatusBadGateway
 	case errors.Is(err, errStalled): // the client's doing, no fault of Mattermost's
 		return http.StatusRequestTimeout

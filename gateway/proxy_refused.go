@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -15,16 +14,9 @@ import (
 func (p *proxy) refused(resp *http.Response) {
 	p.metrics.wsRefused.WithLabelValues(class(resp.StatusCode)).Inc()
 	reason := refusal(resp)
-	level := slog.LevelInfo
-	also, ok := p.refusals.allow()
-	if !ok {
-		level = slog.LevelDebug
-	}
-	args := append([]any{
+	p.refusals.log(p.logger, slog.LevelInfo, "websocket handshake refused",
 		"status", resp.StatusCode, "path", redactPath(resp.Request.URL),
-		"origin", resp.Request.Header.Get("Origin"), "request", resp.Header.Get("X-Request-Id"), "reason", reason,
-	}, also...)
-	p.logger.Log(context.Background(), level, "websocket handshake refused", args...)
+		"origin", resp.Request.Header.Get("Origin"), "request", resp.Header.Get("X-Request-Id"), "reason", reason)
 }
 
 // maxRefusal is how much of the body of a refusal is looked at, and reasonLength

@@ -3,7 +3,6 @@ package gateway
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -127,15 +126,7 @@ func TestTrailerThatWasNotAnnounced(t *testing.T) {
 	conn := rig.rawTLS(t, "http/1.1")
 	mustWrite(t, conn, "POST /plugins/mirror/ HTTP/1.1\r\nHost: chat\r\nTransfer-Encoding: chunked\r\nTrailer: X-Check\r\n\r\n"+
 		"1\r\nx\r\n0\r\nX-Check: 17\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n")
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	var got seen
-	if err := json.NewDecoder(resp.Body).Decode(&got); err != nil {
-		t.Fatal(err)
-	}
+	got := mirroredOn(t, conn)
 	if !cmp.Equal(got.Trailer, http.Header{"X-Check": {"17"}}) {
 		t.Errorf("trailer at Mattermost: %v", got.Trailer)
 	}
@@ -146,15 +137,7 @@ func TestRequestWithoutHostIsForOurDomain(t *testing.T) {
 	rig := startProxy(t, nil)
 	conn := rig.rawTLS(t, "http/1.1")
 	mustWrite(t, conn, "GET /plugins/mirror/ HTTP/1.0\r\n\r\n")
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	var got seen
-	if err := json.NewDecoder(resp.Body).Decode(&got); err != nil {
-		t.Fatal(err)
-	}
+	got := mirroredOn(t, conn)
 	if got.Host != "chat.example.com" || got.Header.Get("X-Forwarded-Host") != "chat.example.com" {
 		t.Errorf("host %q, forwarded %q", got.Host, got.Header.Get("X-Forwarded-Host"))
 	}

@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -48,6 +50,20 @@ func mirrored(t *testing.T, c *http.Client, r *http.Request) seen {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// mirroredOn is what came of the request that was written to conn.
+func mirroredOn(t *testing.T, conn io.Reader) (got seen) {
+	t.Helper()
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&got); err != nil {
+		t.Fatal(err)
+	}
+	return got
 }
 
 func TestHeadersThatClientsMayNotWrite(t *testing.T) {

@@ -180,15 +180,7 @@ func TestHeadersOfOneConnection(t *testing.T) {
 	conn := rig.rawTLS(t, "http/1.1")
 	mustWrite(t, conn, "GET /plugins/mirror/ HTTP/1.1\r\nHost: chat\r\nConnection: X-Hop, x-forwarded-for ,X-Forwarded-Proto\r\nConnection: X-Other\r\n"+
 		"X-Hop: 1\r\nX-Other: 1\r\nX-Kept: 1\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\nProxy-Authorization: x\r\nTE: gzip\r\n\r\n")
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	var got seen
-	if err := json.NewDecoder(resp.Body).Decode(&got); err != nil {
-		t.Fatal(err)
-	}
+	got := mirroredOn(t, conn)
 	for _, name := range []string{"X-Hop", "X-Other", "Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authorization", "Te"} {
 		if v := got.Header.Get(name); v != "" {
 			t.Errorf("%s: %q came through", name, v)

@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"context"
+	"log/slog"
 	"sync/atomic"
 
 	"golang.org/x/time/rate"
@@ -33,4 +35,14 @@ func (r *rarely) allow() (also []any, ok bool) {
 		also = []any{"suppressed", n}
 	}
 	return also, true
+}
+
+// log writes a line at level, or at debug level while no more such lines may be
+// written.
+func (r *rarely) log(logger *slog.Logger, level slog.Level, message string, args ...any) {
+	also, ok := r.allow()
+	if !ok {
+		level = slog.LevelDebug
+	}
+	logger.Log(context.Background(), level, message, append(args, also...)...)
 }
