@@ -22,7 +22,6 @@ const h2spec = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible"
 // departures are the cases of h2spec in which net/http, whose HTTP/2 we serve,
 // answers otherwise, and why that is as well.
 var departures = map[string]string{
-	"Sends a large size HEADERS frame that exceeds the SETTINGS_MAX_FRAME_SIZE":                      "it sends 20 KB, and we allow 1 MiB",
 	"Sends multiple values of SETTINGS_INITIAL_WINDOW_SIZE":                                          "a client that repeats a setting in one frame is turned away: PROTOCOL_ERROR",
 	"Sends a HEADERS frame that contains the connection-specific header field":                       "answered 400, as RFC 9113 section 8.1.1 allows",
 	"Sends a HEADERS frame that contains the TE header field with any value other than \"trailers\"": "answered 400, as RFC 9113 section 8.1.1 allows",

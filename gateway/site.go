@@ -22,16 +22,18 @@ const (
 	redirectPatience  = 10 * time.Second // where nothing but redirects is served
 	maxHeaderBytes    = 64 << 10         // unless server.MaxHeaderBytes is set before run
 	maxStreams        = 100              // HTTP/2: requests of one connection at once
+	maxFrame          = 16 << 10         // HTTP/2: what clients send; each connection may fill one before we look at it
 	stuckWrite        = 60 * time.Second // HTTP/2: not one byte taken by the client
 	silentPing        = 30 * time.Second // HTTP/2: silence after which the client is asked whether it lives
 	stopLimit         = 2 * time.Second  // for each step when there is no time to wait
 	requestLimit      = 30 * time.Second // for requests under way when we drain
 )
 
-// headerRoom is how many times proxy.max_header net/http reads. What it finds too
-// long ends an HTTP/2 connection without an answer; what is too long for the
-// proxy gets 431.
-const headerRoom = 2
+// headerRoom is how many times proxy.max_header net/http reads, before anybody
+// is known. What is too long for the proxy gets 431; what net/http finds too
+// long, it ends the HTTP/2 connection for, with all that goes on there. Only one
+// header of a connection is read at once.
+const headerRoom = 4
 
 // preface is the method of "PRI * HTTP/2.0", which net/http takes for an HTTP/1
 // request and hands on for the handler to upgrade (RFC 9113 section 3.4).
@@ -83,7 +85,10 @@ func newSite(h http.Handler, logger *slog.Logger) *site {
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ConnContext:       withStrict,
 		Protocols:         new(http.Protocols),
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: stuckWrite, SendPingTimeout: silentPing},
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams, MaxReadFrameSize: maxFrame,
+			WriteByteTimeout: stuckWrite, SendPingTimeout: silentPing,
+		},
 	}
 	s.server.Protocols.SetHTTP1(true)
 	s.server.Protocols.SetHTTP2(true)
