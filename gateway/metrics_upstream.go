@@ -19,14 +19,15 @@ const (
 // upstreamMetrics are those of the Mattermost nodes. The label "upstream" has the
 // names of those that are configured, and of no others.
 type upstreamMetrics struct {
-	broken  prometheus.Counter
-	held    prometheus.Counter
-	heldNow prometheus.Gauge
-	answers *prometheus.CounterVec // upstream, code
-	errors  *prometheus.CounterVec // upstream, kind
-	retries *prometheus.CounterVec // upstream
-	seconds *prometheus.HistogramVec
-	nodes   *nodes
+	broken     prometheus.Counter
+	held       prometheus.Counter
+	heldNow    prometheus.Gauge
+	maintained prometheus.Counter
+	answers    *prometheus.CounterVec // upstream, code
+	errors     *prometheus.CounterVec // upstream, kind
+	retries    *prometheus.CounterVec // upstream
+	seconds    *prometheus.HistogramVec
+	nodes      *nodes
 }
 
 // A meter is where one upstream tells what happens to it.
@@ -47,6 +48,9 @@ func newUpstreamMetrics(reg prometheus.Registerer) upstreamMetrics {
 			Name: "sallyport_upstream_held_total", Help: "Requests that had to wait for an upstream.",
 		}),
 		heldNow: gauge("sallyport_upstream_held", "Requests that wait for an upstream."),
+		maintained: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sallyport_upstream_maintenance_total", Help: "Requests answered 503 because every Mattermost node is drained by command.",
+		}),
 		answers: counters("sallyport_upstream_requests_total", "Requests that the Mattermost node answered, by class of status.", "upstream", "code"),
 		errors:  counters("sallyport_upstream_errors_total", "Requests that the Mattermost node did not answer.", "upstream", "kind"),
 		retries: counters("sallyport_upstream_retries_total", "Requests tried again after the Mattermost node failed to answer.", "upstream"),
@@ -56,7 +60,7 @@ func newUpstreamMetrics(reg prometheus.Registerer) upstreamMetrics {
 		}, []string{"upstream"}),
 		nodes: newNodes(),
 	}
-	reg.MustRegister(m.broken, m.held, m.heldNow, m.answers, m.errors, m.retries, m.seconds, m.nodes)
+	reg.MustRegister(m.broken, m.held, m.heldNow, m.maintained, m.answers, m.errors, m.retries, m.seconds, m.nodes)
 	return m
 }
 

@@ -265,6 +265,8 @@ func failureStatus(err error) int {
 		return http.StatusBadRequest
 	case errors.Is(err, errNotAdmitted):
 		return http.StatusForbidden
+	case errors.Is(err, errAllDrained):
+		return http.StatusServiceUnavailable
 	case isDial(err):
 		return http.StatusBadGateway
 	case errors.Is(err, errStalled): // the client's doing, no fault of Mattermost's

@@ -10,7 +10,8 @@ import (
 
 // offer has do ask one upstream after the other, as choose names them, until one
 // has answered: do returned nil. An error for which again returns false ends it.
-// When there is nobody left to ask, it waits and begins anew, up to hold.
+// When there is nobody left to ask, it waits and begins anew, up to hold; but not if
+// all are drained: a restart takes seconds, maintenance as long as it takes.
 func (p *pool) offer(ctx context.Context, choose func(tried []*upstream) *upstream, again func(error) bool, do func(*upstream) error) error {
 	end := time.Now().Add(p.hold)
 	waits := false
@@ -31,6 +32,12 @@ func (p *pool) offer(ctx context.Context, choose func(tried []*upstream) *upstre
 			if m := u.meter.Load(); m != nil {
 				m.retries.Inc()
 			}
+		}
+		if p.allDrained() {
+			if p.metrics != nil {
+				p.metrics.maintained.Inc()
+			}
+			return errAllDrained
 		}
 		wait := min(retryEvery, time.Until(end))
 		if wait <= 0 {

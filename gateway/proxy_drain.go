@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -11,7 +12,10 @@ import (
 	"sallyport/gateway/admin"
 )
 
-var errLastUpstream = errors.New("no other upstream would be left to answer")
+var (
+	errLastUpstream = errors.New("no other upstream would be left to answer; with -last it is drained all the same")
+	errAllDrained   = errors.New("every upstream is drained")
+)
 
 // drains is the upstreams that commands have drained. The mark is in the upstream,
 // so a reload that keeps an upstream keeps it.
@@ -22,8 +26,8 @@ type drains struct {
 }
 
 // setDrained marks the upstream that is called name. A drained one gets nothing new
-// and loses its WebSockets.
-func (p *proxy) setDrained(name string, drained bool) error {
+// and loses its WebSockets. Only with last may it be the last that was not.
+func (p *proxy) setDrained(name string, drained, last bool) error {
 	p.drains.mu.Lock()
 	defer p.drains.mu.Unlock()
 	all := p.settings.Load().pool.upstreams
@@ -41,17 +45,25 @@ func (p *proxy) setDrained(name string, drained bool) error {
 	switch {
 	case found == nil:
 		return fmt.Errorf("%q is not an upstream: there are %s", name, strings.Join(names, ", "))
-	case drained && others == 0:
+	case drained && others == 0 && !last:
 		return fmt.Errorf("%s: %w", name, errLastUpstream)
 	}
 	if found.drained.Swap(drained) != drained {
 		p.logger.Info("upstream drained by command", "upstream", found.name, "drained", drained)
+		if drained && others == 0 {
+			p.logger.Warn("every upstream is drained: users are told that Mattermost is under maintenance")
+		}
 		select {
 		case p.drains.changed <- struct{}{}:
 		default:
 		}
 	}
 	return nil
+}
+
+// allDrained reports whether nobody is left to ask, by command.
+func (p *pool) allDrained() bool {
+	return !slices.ContainsFunc(p.upstreams, func(u *upstream) bool { return !u.drained.Load() })
 }
 
 // is reports whether somebody who writes name means u.

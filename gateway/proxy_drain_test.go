@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -49,7 +50,7 @@ func TestDrainOfOneUpstream(t *testing.T) {
 	}
 	eventually(t, "both are busy", func() bool { return ups[0].busy.Load() == 1 && ups[1].busy.Load() == 1 })
 
-	if err := rig.setDrained(one.url()+"/", true); err != nil {
+	if err := rig.setDrained(one.url()+"/", true, false); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error, len(conns))
@@ -91,13 +92,13 @@ func TestDrainOfOneUpstream(t *testing.T) {
 		t.Error("sallyport_upstream_drained is not 1")
 	}
 
-	if err := rig.setDrained(two.url(), true); !errors.Is(err, errLastUpstream) {
+	if err := rig.setDrained(two.url(), true, false); !errors.Is(err, errLastUpstream) {
 		t.Errorf("the last one may be drained: %v", err)
 	}
-	if err := rig.setDrained("http://mattermost", true); err == nil {
+	if err := rig.setDrained("http://mattermost", true, false); err == nil {
 		t.Error("an unknown one may be drained")
 	}
-	if err := rig.setDrained(one.addr, false); err != nil {
+	if err := rig.setDrained(one.addr, false, false); err != nil {
 		t.Fatal(err)
 	}
 	conns = append(conns, rig.dial(t, "/api/v4/websocket"))
@@ -109,12 +110,65 @@ func TestDrainOfOneUpstream(t *testing.T) {
 	}
 }
 
+// When every upstream is drained, nobody waits for one, and users are told that
+// it is no failure; even those who have waited since the last one went away.
+func TestAllUpstreamsDrained(t *testing.T) {
+	one, two := startMattermost(t), startMattermost(t)
+	rig := startProxy(t, func(c *Config) {
+		c.Upstream = []string{one.url(), two.url()}
+		c.Proxy.Hold = time.Hour
+	})
+	if err := rig.setDrained(one.url(), true, false); err != nil {
+		t.Fatal(err)
+	}
+	two.stop()
+	waited := make(chan *http.Response, 1)
+	go func() {
+		resp, _ := ask(t, rig.h2, request(t, http.MethodPost, rig.url("/api/v4/posts"), "{}"))
+		waited <- resp
+	}()
+	eventually(t, "a request waits for the second one", func() bool { return metric(rig.metrics.heldNow) == 1 })
+	if err := rig.setDrained(two.url(), true, true); err != nil {
+		t.Fatal(err)
+	}
+	if resp := <-waited; resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") != "30" {
+		t.Errorf("what has waited was answered %s, %v", resp.Status, resp.Header)
+	}
+	rig.both(func(t *testing.T, c *http.Client) {
+		resp, page := ask(t, c, request(t, http.MethodGet, rig.url("/"), "", "Accept", "text/html"))
+		if resp.StatusCode != 503 || !strings.Contains(page, "under maintenance") || !strings.Contains(page, `http-equiv="refresh" content="30"`) {
+			t.Errorf("%s %s", resp.Status, page)
+		}
+		if _, body := ask(t, c, request(t, http.MethodPut, rig.url("/api/v4/users/me"), "{}")); !strings.Contains(body, `"id":"sallyport.upstream.maintenance"`) {
+			t.Error(body)
+		}
+	})
+	if _, err := rig.tryDial(t, "/api/v4/websocket"); err == nil || !strings.Contains(err.Error(), "503") {
+		t.Errorf("a WebSocket: %v", err)
+	}
+	if got := metric(rig.metrics.maintained); got != 6 {
+		t.Errorf("sallyport_upstream_maintenance_total is %v", got)
+	}
+	if got := metric(rig.metrics.held); got != 1 {
+		t.Errorf("%v requests had to wait", got)
+	}
+	if len(rig.log.with("every upstream is drained: users are told")) != 1 || len(rig.log.with(`err="every upstream is drained"`)) != 6 {
+		t.Errorf("log:\n%s", rig.log.with("drained"))
+	}
+	if err := rig.setDrained(one.url(), false, false); err != nil {
+		t.Fatal(err)
+	}
+	if resp, _ := rig.get("/"); resp.StatusCode != http.StatusOK {
+		t.Errorf("after undrain: %s", resp.Status)
+	}
+}
+
 // A reload that keeps an upstream keeps what is known about it; one that drops it
 // lets the requests under way end, and its metrics go.
 func TestReloadOfUpstreams(t *testing.T) {
 	one, two, three := startMattermost(t), startMattermost(t), startMattermost(t)
 	rig := startProxy(t, func(c *Config) { c.Upstream = []string{one.url(), two.url()} })
-	if err := rig.setDrained(two.url(), true); err != nil {
+	if err := rig.setDrained(two.url(), true, false); err != nil {
 		t.Fatal(err)
 	}
 	slow := make(chan *http.Response, 1)

@@ -15,14 +15,18 @@ type failure struct {
 	ID      string // of Mattermost's own error shape, for /api/
 	Title   string
 	Message string
-	Retry   bool // the page loads itself again
+	Retry   int // seconds after which the page loads itself again; 0: never
 }
 
 // failures by HTTP status.
 var failures = map[int]failure{
 	http.StatusBadGateway: {
-		ID: "sallyport.upstream.unreachable", Title: "Mattermost is not answering", Retry: true,
+		ID: "sallyport.upstream.unreachable", Title: "Mattermost is not answering", Retry: 5,
 		Message: "The server may be restarting. This page tries again by itself.",
+	},
+	http.StatusServiceUnavailable: {
+		ID: "sallyport.upstream.maintenance", Title: "Mattermost is under maintenance", Retry: 30,
+		Message: "Its administrator has taken it out of service for now. This page tries again by itself.",
 	},
 	http.StatusGatewayTimeout: {
 		ID: "sallyport.upstream.timeout", Title: "Mattermost took too long",
@@ -84,8 +88,8 @@ func writePage(w http.ResponseWriter, r *http.Request, f failure, status int, id
 	h.Set("X-Request-Id", id)
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	if f.Retry {
-		h.Set("Retry-After", "5")
+	if f.Retry > 0 {
+		h.Set("Retry-After", strconv.Itoa(f.Retry))
 	}
 	if wantsJSON(r) {
 		h.Set("Content-Type", "application/json")
@@ -101,11 +105,13 @@ func writePage(w http.ResponseWriter, r *http.Request, f failure, status int, id
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'")
 	w.WriteHeader(status)
+	if r.Method != http.MethodGet {
+		f.Retry = 0 // in the page
+	}
 	_ = failurePage.Execute(w, struct {
 		failure
 		Request, Status string
-		Again           bool
-	}{f, id, strconv.Itoa(status), f.Retry && r.Method == http.MethodGet})
+	}{f, id, strconv.Itoa(status)})
 }
 
 func wantsJSON(r *http.Request) bool {

@@ -36,6 +36,7 @@ func TestFailureStatus(t *testing.T) {
 		{context.DeadlineExceeded, 504},
 		{io.ErrUnexpectedEOF, 502},
 		{errBadSwitch, 502},
+		{errAllDrained, 503},
 	} {
 		if got := failureStatus(c.err); got != c.want {
 			t.Errorf("%v: %d, want %d", c.err, got, c.want)

@@ -70,7 +70,7 @@ func TestUpgradeNodeByNode(t *testing.T) {
 	ups := rig.settings.Load().pool.upstreams
 	eventually(t, "all are connected", func() bool { return reconnects.Load() == 9 })
 	for i, node := range nodes {
-		if err := rig.setDrained(node.url(), true); err != nil {
+		if err := rig.setDrained(node.url(), true, false); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "it is empty", func() bool { return ups[i].busy.Load()+ups[i].open.Load() == 0 })
@@ -78,7 +78,7 @@ func TestUpgradeNodeByNode(t *testing.T) {
 		before := good.Load()
 		eventually(t, "the others serve", func() bool { return good.Load() > before+20 })
 		node.start()
-		if err := rig.setDrained(node.url(), false); err != nil {
+		if err := rig.setDrained(node.url(), false, false); err != nil {
 			t.Fatal(err)
 		}
 		served := metric(rig.metrics.answers.WithLabelValues(ups[i].name, "2xx"))

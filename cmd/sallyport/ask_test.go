@@ -85,12 +85,14 @@ func TestUpstreamCommand(t *testing.T) {
 	const head = "UPSTREAM STATE REQUESTS WEBSOCKETS REASON\n"
 	expect(0, head+"http://{one} up 0 0 -\nhttp://{two} up 0 0 -\n", "upstream", "list")
 	expect(0, head+"http://{one} drained 0 0 -\nhttp://{two} up 0 0 -\n", "upstream", "drain", "-wait", "20s", "http://"+one.address)
-	expect(1, "sallyport upstream drain: {two}: no other upstream would be left to answer\n", "upstream", "drain", two.address)
+	expect(1, "sallyport upstream drain: {two}: no other upstream would be left to answer; with -last it is drained all the same\n", "upstream", "drain", two.address)
 	expect(1, "sallyport upstream drain: \"http://x\" is not an upstream: there are http://{one}, http://{two}\n", "upstream", "drain", "http://x")
 	if code, _ := run("reload", "-socket", p.socket); code != 0 {
 		t.Errorf("reload: exit code %d", code)
 	}
 	expect(0, head+"http://{one} drained 0 0 -\nhttp://{two} up 0 0 -\n", "upstream", "list")
+	expect(0, head+"http://{one} drained 0 0 -\nhttp://{two} drained 0 0 -\n", "upstream", "drain", "-last", "-wait", "20s", two.address)
+	expect(0, head+"http://{one} drained 0 0 -\nhttp://{two} up 0 0 -\n", "upstream", "undrain", two.address)
 	expect(0, head+"http://{one} up 0 0 -\nhttp://{two} up 0 0 -\n", "upstream", "undrain", "http://"+one.address+"/")
 	for _, wrong := range [][]string{{"upstream"}, {"upstream", "stop"}, {"upstream", "drain"}, {"upstream", "list", "x"}} {
 		if code, _ := run(wrong...); code != 2 {

@@ -25,16 +25,17 @@ var errStillBusy = errors.New("it is drained, but not empty yet")
 func upstream(args []string) int {
 	actions := []string{"list", "drain", "undrain"}
 	if len(args) == 0 || !slices.Contains(actions, args[0]) {
-		fmt.Fprintln(os.Stderr, "usage: sallyport upstream list | drain [-wait 2m] URL | undrain URL\n\n-h after one of them prints its flags.")
+		fmt.Fprintln(os.Stderr, "usage: sallyport upstream list | drain [-wait 2m] [-last] URL | undrain URL\n\n-h after one of them prints its flags.")
 		return 2
 	}
 	action := args[0]
 	flags := flag.NewFlagSet("upstream "+action, flag.ContinueOnError)
 	phone := telephoneFlags(flags)
 	asJSON := flags.Bool("json", false, "print JSON")
-	wait := new(time.Duration)
+	wait, last := new(time.Duration), new(bool)
 	if action == "drain" {
 		wait = flags.Duration("wait", 0, "wait until no request and no WebSocket is left there, at most this `time`")
+		last = flags.Bool("last", false, "also if no other node is left: users are told that Mattermost is under maintenance")
 	}
 	names := 1
 	if action == "list" {
@@ -43,9 +44,10 @@ func upstream(args []string) int {
 	if code, ok := parseArguments(flags, args[1:], names); !ok {
 		return code
 	}
-	all, err := phone.upstreams(action, flags.Arg(0))
+	order := drainOrder{flags.Arg(0), *last}
+	all, err := phone.upstreams(action, order)
 	if err == nil && *wait > 0 {
-		all, err = phone.waitEmpty(flags.Arg(0), time.After(*wait))
+		all, err = phone.waitEmpty(order, time.After(*wait))
 	}
 	if all != nil {
 		printUpstreams(os.Stdout, all, *asJSON)
@@ -57,22 +59,29 @@ func upstream(args []string) int {
 	return 0
 }
 
+// A drainOrder is the body of the commands about one upstream.
+type drainOrder struct {
+	Upstream string `json:"upstream"`
+	Last     bool   `json:"last"`
+}
+
 // upstreams carries out an action and returns the upstreams as they are then.
-func (t telephone) upstreams(action, name string) (all []admin.Upstream, err error) {
+func (t telephone) upstreams(action string, order drainOrder) (all []admin.Upstream, err error) {
 	if action == "list" {
 		return all, t.ask(http.MethodGet, "/upstreams", nil, &all)
 	}
-	return all, t.ask(http.MethodPost, "/upstreams/"+action, map[string]string{"upstream": name}, &all)
+	return all, t.ask(http.MethodPost, "/upstreams/"+action, order, &all)
 }
 
-// waitEmpty drains name, again and again, until nothing is left there or late comes.
-func (t telephone) waitEmpty(name string, late <-chan time.Time) ([]admin.Upstream, error) {
+// waitEmpty drains an upstream, again and again, until nothing is left there or late
+// comes.
+func (t telephone) waitEmpty(order drainOrder, late <-chan time.Time) ([]admin.Upstream, error) {
 	for {
-		all, err := t.upstreams("drain", name)
+		all, err := t.upstreams("drain", order)
 		if err != nil {
 			return nil, err
 		}
-		busy := func(u admin.Upstream) bool { return bare(u.URL) == bare(name) && u.Requests+u.WebSockets > 0 }
+		busy := func(u admin.Upstream) bool { return bare(u.URL) == bare(order.Upstream) && u.Requests+u.WebSockets > 0 }
 		if !slices.ContainsFunc(all, busy) {
 			return all, nil
 		}

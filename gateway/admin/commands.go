@@ -13,8 +13,9 @@ const maxCommand = 64 << 10
 
 // Commands are what a gateway can be told to do, over its socket and nowhere else.
 type Commands struct {
-	// Drain takes an upstream out of service, or puts it back.
-	Drain func(upstream string, drained bool) error
+	// Drain takes an upstream out of service, even the last one if last is set,
+	// or puts it back.
+	Drain func(upstream string, drained, last bool) error
 	// Reload reads the configuration again. What it returns is sent as JSON. An
 	// error may have several lines; then nothing has changed. nil: there is no
 	// configuration to read.
@@ -28,10 +29,10 @@ type Fault struct {
 
 // RunCommands serves the commands on ln until ctx ends and closes it:
 //
-//	GET  /upstreams                              []Upstream
-//	POST /upstreams/drain    {"upstream": URL}   []Upstream
-//	POST /upstreams/undrain  {"upstream": URL}   []Upstream
-//	POST /reload                                 what Commands.Reload returns
+//	GET  /upstreams                                             []Upstream
+//	POST /upstreams/drain    {"upstream": URL, "last": false}   []Upstream
+//	POST /upstreams/undrain  {"upstream": URL}                  []Upstream
+//	POST /reload                                                what Commands.Reload returns
 //
 // Who can connect may do all of it: ln is for the administrator alone.
 func (s *Server) RunCommands(ctx context.Context, ln net.Listener) error {
@@ -44,10 +45,13 @@ func (s *Server) RunCommands(ctx context.Context, ln net.Listener) error {
 }
 
 func (s *Server) drain(w http.ResponseWriter, r *http.Request, drained bool) {
-	var command struct{ Upstream string }
+	var command struct {
+		Upstream string
+		Last     bool
+	}
 	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxCommand)).Decode(&command)
 	if err == nil {
-		err = s.opts.Commands.Drain(command.Upstream, drained)
+		err = s.opts.Commands.Drain(command.Upstream, drained, command.Last)
 	}
 	if err != nil {
 		s.refuse(w, err.Error())

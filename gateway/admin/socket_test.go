@@ -75,11 +75,11 @@ func TestCommands(t *testing.T) {
 	var drained []string
 	fault := errors.New("c.yaml:1:1: one\nc.yaml:2:1: two")
 	s := New(Options{Status: sample, Commands: Commands{
-		Drain: func(name string, on bool) error {
+		Drain: func(name string, on, last bool) error {
 			if name == "" {
 				return errors.New("no name")
 			}
-			drained = append(drained, map[bool]string{true: "+", false: "-"}[on]+name)
+			drained = append(drained, map[bool]string{true: "+", false: "-"}[on]+name+map[bool]string{true: "!"}[last])
 			return nil
 		},
 		Reload: func() (any, error) { return map[string]int{"applied": 1}, fault },
@@ -122,6 +122,7 @@ func TestCommands(t *testing.T) {
 	}{
 		{"GET", "/upstreams", "", 200, string(list)},
 		{"POST", "/upstreams/drain", `{"upstream":"a"}`, 200, string(list)},
+		{"POST", "/upstreams/drain", `{"upstream":"b","last":true}`, 200, string(list)},
 		{"POST", "/upstreams/undrain", `{"upstream":"b"}`, 200, string(list)},
 		{"POST", "/upstreams/drain", `{}`, 422, `{"errors":["no name"]}`},
 		{"POST", "/upstreams/drain", ``, 422, `{"errors":["EOF"]}`},
@@ -141,7 +142,7 @@ func TestCommands(t *testing.T) {
 	if status, _ := ask("POST", "/reload", ""); status != 422 {
 		t.Errorf("reload without a way to: %d", status)
 	}
-	if d := cmp.Diff([]string{"+a", "-b"}, drained); d != "" {
+	if d := cmp.Diff([]string{"+a", "+b!", "-b"}, drained); d != "" {
 		t.Errorf("-want +got:\n%s", d)
 	}
 	stop()
@@ -152,7 +153,7 @@ func TestCommands(t *testing.T) {
 	for _, path := range []string{"/reload", "/upstreams", "/upstreams/drain"} {
 		w := httptest.NewRecorder()
 		s.handler().ServeHTTP(w, httptest.NewRequest(http.MethodPost, path, strings.NewReader(`{"upstream":"a"}`)))
-		if w.Code != http.StatusNotFound || len(drained) != 2 {
+		if w.Code != http.StatusNotFound || len(drained) != 3 {
 			t.Errorf("%s on admin.listen: %d", path, w.Code)
 		}
 	}

@@ -3,11 +3,13 @@ package doctor_test
 import (
 	"context"
 	"crypto/x509"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -106,7 +108,10 @@ func TestFaults(t *testing.T) {
 }
 
 func webFaults() []fault {
+	socket := filepath.Join(os.TempDir(), fmt.Sprintf("sallyport-doctor-%d", os.Getpid()))
 	return []fault{
+		{name: "upstream-drained", only: "proxy.,websocket.", setup: setup{config: func(c *gateway.Config) { c.Admin.Socket = socket }},
+			spoil: func(t *testing.T, in *installation) { drain(t, socket, in.mattermost.URL) }},
 		{name: "upstream-down", spoil: func(_ *testing.T, in *installation) { in.mattermost.Close() }},
 		{name: "upstream-half", only: "upstream.", spoil: func(t *testing.T, in *installation) {
 			in.target.Upstream = append(in.target.Upstream, "http://"+closedPort(t))

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -247,5 +248,21 @@ func noLeak(t *testing.T, f func()) {
 			t.Fatalf("%d goroutines before, %d after:\n%s", before, runtime.NumGoroutine(), buf[:runtime.Stack(buf, true)])
 		}
 		time.Sleep(10 * time.Millisecond) // the server sees the ends of connections later
+	}
+}
+
+// drain takes the last upstream out of service, by the socket for commands.
+func drain(t *testing.T, socket, upstream string) {
+	t.Helper()
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return net.Dial("unix", socket)
+	}}}
+	resp, err := c.Post("http://x/upstreams/drain", "application/json", strings.NewReader(`{"upstream": "`+upstream+`", "last": true}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("drain: %s", resp.Status)
 	}
 }

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -110,6 +111,9 @@ func checkProxy(ctx context.Context, t *Target) result {
 	if resp.StatusCode == http.StatusBadGateway || resp.StatusCode == http.StatusGatewayTimeout {
 		return failed("%s answers %s: Sallyport does not reach Mattermost", t.origin(), resp.Status).todo("see upstream.ping; the running process may have another upstream than the file: reload it")
 	}
+	if maintained(resp, body) {
+		return failed("every node of Mattermost is drained: users are told that it is under maintenance").todo("sallyport upstream undrain URL puts one back")
+	}
 	r := t.judgePing(resp, body, t.origin())
 	if r.status == Pass {
 		r.text += " over " + resp.Proto
@@ -135,6 +139,10 @@ func checkWebSocket(ctx context.Context, t *Target) result {
 	if resp.Header.Get(rejectReason) != "" {
 		return shutOut(resp)
 	}
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody)) // what Dial has kept of it
+	if maintained(resp, body) {
+		return skipped("every node of Mattermost is drained").todo("see proxy.ping")
+	}
 	switch resp.StatusCode {
 	case http.StatusForbidden, http.StatusBadRequest:
 		return failed("Mattermost refuses the WebSocket with %s: it does not know the Origin %s", resp.Status, t.origin()).
@@ -144,4 +152,9 @@ func checkWebSocket(ctx context.Context, t *Target) result {
 	}
 	return failed("the WebSocket is answered with %s", resp.Status).
 		todo("it must be Mattermost that answers %s at upstream, and nothing before Sallyport may take away the Upgrade header", u.Path)
+}
+
+// maintained reports whether Sallyport says that Mattermost was taken out of service.
+func maintained(resp *http.Response, body []byte) bool {
+	return resp.StatusCode == http.StatusServiceUnavailable && bytes.Contains(body, []byte(`"sallyport.upstream.maintenance"`))
 }
