@@ -189,7 +189,7 @@ func TestACMERenewal(t *testing.T) {
 	if err := fresh.Handshake(); err != nil || fresh.ConnectionState().PeerCertificates[0].Equal(before) {
 		t.Errorf("new connection after the renewal: %v", err)
 	}
-	_ = open.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = open.SetDeadline(time.Now().Add(30 * time.Second))
 	if got := r.talk(open, []byte("still here"), 10); got != "still here" {
 		t.Errorf("open connection: %q", got)
 	}

@@ -242,7 +242,7 @@ func TestFlood(t *testing.T) {
 // A server that does not accept costs its clients the connection, not us the
 // memory.
 func TestFullQueue(t *testing.T) {
-	r := newRig(t, PortOptions{Queue: 1, FirstBytes: 50 * time.Millisecond})
+	r := newRig(t, PortOptions{Queue: 1, FirstBytes: 2 * time.Second})
 	for range 3 {
 		if _, err := r.dial().Write(stun); err != nil {
 			t.Fatal(err)

@@ -255,7 +255,7 @@ func (r *rig) getBehind(header []byte, alpn string) string {
 
 // What nobody vouches for ends the connection before anything is served.
 func TestProxyHeaderIsRefused(t *testing.T) {
-	r := newRig(t, trusting(PortOptions{FirstBytes: 300 * time.Millisecond}))
+	r := newRig(t, trusting(PortOptions{FirstBytes: time.Second}))
 	r.tellRemote()
 	good := headerV2(proxyOther, proxyTCP4, pairV4)
 	for name, tt := range map[string]struct {

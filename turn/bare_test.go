@@ -200,7 +200,7 @@ type subject struct {
 // newSubject starts a process.
 func newSubject(t *testing.T, kind string) *subject {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^TestSubject$", "-test.timeout=60s")
+	cmd := exec.Command(os.Args[0], "-test.run=^TestSubject$", "-test.timeout=10m")
 	cmd.Env = append(os.Environ(), bareEnv+"="+kind)
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -240,7 +240,7 @@ func (s *subject) hear() string {
 	select {
 	case text := <-s.said:
 		return text
-	case <-time.After(2 * testWait):
+	case <-time.After(testWait):
 		s.Fatal("the process does not answer")
 		return ""
 	}

@@ -24,7 +24,7 @@ func TestMediaDoesNotAllocate(t *testing.T) {
 			tk.want(tk.bind(0x4000, testNamed), 0)
 			frame := channelFrame(0x4000, append([]byte{2 << 6, 111}, make([]byte, 158)...))
 			back := make([]byte, len(frame))
-			_ = tk.conn.SetDeadline(time.Now().Add(4 * testWait))
+			_ = tk.conn.SetDeadline(time.Now().Add(testWait))
 			echoed := func() {
 				if _, err := tk.conn.Write(frame); err != nil {
 					t.Fatal(err)

@@ -83,7 +83,7 @@ func (s *subject) awaitsHandshake() error {
 	if _, err := conn.Write([]byte{22, 3, 1, 2, 0, 1}); err != nil {
 		return err
 	}
-	return closedByServer(conn, 3*time.Second)
+	return closedByServer(conn, blindWait)
 }
 
 // keepsOld lets media come and does not read it for a while: video of half a

@@ -101,7 +101,7 @@ func (s *subject) stacks() error {
 	return nil
 }
 
-func (s *subject) keepsSilent() error { return closedByServer(s.dial("tcp"), 3*time.Second) }
+func (s *subject) keepsSilent() error { return closedByServer(s.dial("tcp"), blindWait) }
 
 func (s *subject) mixesClients() error {
 	s.addr["tcp"] = s.addr["odd"]
@@ -130,9 +130,9 @@ func (s *subject) leavesAllocation() error {
 	tk := s.talk("tcp", "alice")
 	tk.allocate()
 	_ = tk.conn.Close()
-	for end := time.Now().Add(time.Second); s.ask("allocations") > 0; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(blindWait); s.ask("allocations") > 0; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			return fmt.Errorf("%d allocations a second later", s.ask("allocations"))
+			return fmt.Errorf("%d allocations %v later", s.ask("allocations"), blindWait)
 		}
 	}
 	return nil
@@ -161,7 +161,7 @@ func (s *subject) confusesPassword() error {
 
 func (s *subject) endsWithCredential() error {
 	tk := s.talk("udp", "")
-	until := time.Now().Truncate(time.Second).Add(2 * time.Second)
+	until := time.Now().Truncate(time.Second).Add(5 * time.Second)
 	tk.login(Credentials([]byte(testSecret), "alice", until))
 	tk.allocate()
 	time.Sleep(time.Until(until.Add(50 * time.Millisecond))) // the credential's life
@@ -203,7 +203,7 @@ func (s *subject) ignoresRefresh() error {
 	tk := s.talk("udp", "alice")
 	m := tk.build(stun.MethodRefresh)
 	tk.send(m.Raw)
-	if answer := tk.answer(m.TransactionID, time.Second); answer == nil || codeOf(answer) != stun.CodeAllocMismatch {
+	if answer := tk.answer(m.TransactionID, blindWait); answer == nil || codeOf(answer) != stun.CodeAllocMismatch {
 		return fmt.Errorf("refresh without allocation: %v, want 437", answer)
 	}
 	return nil
@@ -225,7 +225,7 @@ func (s *subject) wastesRelays() error {
 func (s *subject) leavesClients() error {
 	conn := s.talk("tcp", "alice").conn
 	s.ask("stop")
-	return closedByServer(conn, 500*time.Millisecond)
+	return closedByServer(conn, blindWait)
 }
 
 func (s *subject) logsAll() error {

@@ -24,7 +24,8 @@ import (
 
 const (
 	testSecret = "a secret shared with the plugin"
-	testWait   = 5 * time.Second // for anything that ought to happen at once
+	testWait   = 30 * time.Second // for anything that ought to happen at once
+	blindWait  = 5 * time.Second  // for what may never happen
 )
 
 var (

@@ -59,13 +59,17 @@ func TestGoroutinesEndWithRun(t *testing.T) {
 }
 
 func TestCredentialIsCheckedOnAllocateOnly(t *testing.T) {
-	eachTransport(t, nil, func(r *rig, transport string) {
-		expiry := time.Now().Add(1500 * time.Millisecond)
-		username, password := Credentials([]byte(testSecret), "alice", expiry)
-		tk := r.talk(transport, "")
-		tk.login(username, password)
-		tk.allocate()
-		eventually(t, testWait, "credential expired", func() bool { return time.Now().After(expiry) })
+	r := newRig(t, nil)
+	expiry := time.Now().Add(4 * time.Second)
+	username, password := Credentials([]byte(testSecret), "alice", expiry)
+	early := make(map[string]*talker)
+	for _, transport := range transportsT {
+		early[transport] = r.talk(transport, "")
+		early[transport].login(username, password)
+		early[transport].allocate()
+	}
+	eventually(t, testWait, "credential expired", func() bool { return time.Now().After(expiry) })
+	for transport, tk := range early {
 		late := r.talk(transport, "")
 		late.login(username, password)
 		m := late.do(stun.MethodAllocate, requestUDP)
@@ -75,7 +79,7 @@ func TestCredentialIsCheckedOnAllocateOnly(t *testing.T) {
 		tk.want(tk.do(stun.MethodRefresh), 0)
 		tk.want(tk.permit(testNamed), 0)
 		tk.want(tk.bind(0x4000, testNamed), 0)
-	})
+	}
 }
 
 func TestSecretsRotate(t *testing.T) {
@@ -109,8 +113,8 @@ func TestConnectionCloseFreesAllocation(t *testing.T) {
 				t.Fatalf("%v allocations, want 1", n)
 			}
 			_ = tk.conn.Close()
-			eventually(t, time.Second, "allocation freed", func() bool { return r.total("allocations") == 0 })
-			eventually(t, time.Second, "connection gone", func() bool { return r.server.Status().Connections == 0 })
+			eventually(t, testWait, "allocation freed", func() bool { return r.total("allocations") == 0 })
+			eventually(t, testWait, "connection gone", func() bool { return r.server.Status().Connections == 0 })
 			if n, users := r.server.quota.count(); n != 0 || users != 0 {
 				t.Errorf("quota still counts %d allocations of %d users", n, users)
 			}
@@ -160,7 +164,7 @@ func TestAllocationGoesBeforeTheConnection(t *testing.T) {
 	tk := r.talk("tcp", "alice")
 	tk.allocate()
 	_ = tk.conn.Close()
-	eventually(t, time.Second, "allocation freed", func() bool { return s.Status().Allocations["tcp"] == 0 })
+	eventually(t, testWait, "allocation freed", func() bool { return s.Status().Allocations["tcp"] == 0 })
 	if n := s.Status().Connections; n != 1 {
 		t.Errorf("%d connections, want 1 that is being closed", n)
 	}
@@ -174,9 +178,10 @@ func TestAllocationGoesBeforeTheConnection(t *testing.T) {
 func TestLifetimeEnds(t *testing.T) {
 	for _, transport := range transportsT {
 		t.Run(transport, func(t *testing.T) {
+			t.Parallel() // it mostly waits
 			r := newRig(t, nil, func(s *Server) {
 				s.lifetimes = lifetimes{min: 200 * time.Millisecond, max: time.Hour}
-				s.patience = 300 * time.Millisecond
+				s.patience = 3 * time.Second
 			})
 			tk := r.talk(transport, "alice")
 			tk.want(tk.do(stun.MethodAllocate, requestUDP, lifetimeAttribute(0)), 0)
@@ -229,7 +234,7 @@ func TestQuotas(t *testing.T) {
 	first.want(first.do(stun.MethodRefresh, lifetimeAttribute(0)), 0)
 	third.allocate()
 	_ = second.conn.Close()
-	eventually(t, time.Second, "place freed", func() bool { return codeOf(carol.do(stun.MethodAllocate, requestUDP)) == 0 })
+	eventually(t, testWait, "place freed", func() bool { return codeOf(carol.do(stun.MethodAllocate, requestUDP)) == 0 })
 }
 
 // A client behind a NAT may come from the same address and port over TCP and
@@ -255,7 +260,7 @@ func TestSamePortOverTwoTransports(t *testing.T) {
 		}
 	}
 	_ = tcp.conn.Close()
-	eventually(t, time.Second, "TCP allocation freed", func() bool { return r.total("allocations", "tcp") == 0 })
+	eventually(t, testWait, "TCP allocation freed", func() bool { return r.total("allocations", "tcp") == 0 })
 	udp.want(udp.do(stun.MethodRefresh), 0)
 }
 
@@ -336,5 +341,5 @@ func TestProbe(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, time.Second, "probes left nothing", func() bool { return r.total("allocations") == 0 })
+	eventually(t, testWait, "probes left nothing", func() bool { return r.total("allocations") == 0 })
 }

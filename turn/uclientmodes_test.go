@@ -15,9 +15,9 @@ func TestUclientModes(t *testing.T) {
 	}
 	for _, transport := range transportsT {
 		// What becomes of it with coturn's server is the same.
-		for mode, check := range map[string]func(r *rig, out string, err error){
-			"-X": lossless,                           // IPv4 asked for
-			"-D": lossless,                           // ChannelData padded on UDP, too
+		for mode, check := range map[string]func(r *rig, transport, peer string, args ...string){
+			"-X": (*rig).lossless,                    // IPv4 asked for
+			"-D": (*rig).lossless,                    // ChannelData padded on UDP, too
 			"-N": refused("channel bind: error 400"), // a second channel to a peer, which ends it
 			"-R": survives,                           // messages that are wrong from the first byte
 			"-O": survives,                           // allocates and is gone
@@ -32,8 +32,7 @@ func TestUclientModes(t *testing.T) {
 				t.Parallel() // it mostly waits
 				peer, rtcp := startPeer(t)
 				r := newRig(t, func(c *Config) { c.RelayTo = []string{peer, rtcp} })
-				out, err := r.runUclient(transport, peer, mode, "-n", "20", "-m", "2")
-				check(r, out, err)
+				check(r, transport, peer, mode, "-n", "20", "-m", "2")
 				if transport != "udp" { // there it takes their lifetime
 					eventually(t, testWait, "allocations freed", func() bool { return r.total("allocations") == 0 })
 				}
@@ -45,16 +44,10 @@ func TestUclientModes(t *testing.T) {
 	}
 }
 
-func lossless(r *rig, out string, err error) {
-	r.Helper()
-	if err != nil || !strings.Contains(out, "Total lost packets 0 ") {
-		r.Errorf("uclient: %v\n%s", err, out)
-	}
-}
-
-func refused(text string) func(*rig, string, error) {
-	return func(r *rig, out string, err error) {
+func refused(text string) func(r *rig, transport, peer string, args ...string) {
+	return func(r *rig, transport, peer string, args ...string) {
 		r.Helper()
+		out, err := r.runUclient(transport, peer, args...)
 		if err == nil || !strings.Contains(out, text) {
 			r.Errorf("uclient: %v, want %q\n%s", err, text, out)
 		}
@@ -62,7 +55,9 @@ func refused(text string) func(*rig, string, error) {
 }
 
 // survives: what becomes of such a client does not matter.
-func survives(*rig, string, error) {}
+func survives(r *rig, transport, peer string, args ...string) {
+	_, _ = r.runUclient(transport, peer, args...)
+}
 
 // TestUclientIPv6: -x asks for an IPv6 relay and gets one, to a peer on IPv6.
 func TestUclientIPv6(t *testing.T) {
@@ -76,8 +71,7 @@ func TestUclientIPv6(t *testing.T) {
 			t.Parallel()
 			peer, rtcp := startPeerAt(t, "::1")
 			r := newRig(t, func(c *Config) { c.RelayTo = []string{peer, rtcp} }, func(s *Server) { s.hairpin.ipv6 = testRelayV6 })
-			out, err := r.runUclient(transport, peer, "-x", "-n", "20", "-m", "2")
-			lossless(r, out, err)
+			r.lossless(transport, peer, "-x", "-n", "20", "-m", "2")
 			if n := r.total("packets_total", "up"); n < 40 {
 				t.Errorf("%v packets relayed", n)
 			}
