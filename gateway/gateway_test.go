@@ -113,17 +113,23 @@ func keepProbing(t *testing.T, g *testGateway) (stop func() int) {
 // talk opens a WebSocket and echoes through it.
 func talk(t *testing.T, addr, path string) {
 	t.Helper()
-	c := client(nil, "http/1.1")
-	defer c.CloseIdleConnections()
-	conn, _, err := websocket.Dial(t.Context(), "wss://"+addr+path, &websocket.DialOptions{
-		HTTPClient: c, HTTPHeader: http.Header{"Origin": {"https://" + addr}},
-	})
+	conn, err := openSocket(t, addr, path)
 	if err != nil {
 		t.Errorf("%s: %v", path, err)
 		return
 	}
 	exchangeText(t, conn, "hello")
 	_ = conn.Close(websocket.StatusNormalClosure, "")
+}
+
+// openSocket opens a WebSocket over a connection of its own.
+func openSocket(t *testing.T, addr, path string) (*websocket.Conn, error) {
+	c := client(nil, "http/1.1")
+	defer c.CloseIdleConnections()
+	conn, _, err := websocket.Dial(t.Context(), "wss://"+addr+path, &websocket.DialOptions{
+		HTTPClient: c, HTTPHeader: http.Header{"Origin": {"https://" + addr}},
+	})
+	return conn, err
 }
 
 // plainHTTP asks for /x without TLS and must be sent to want.

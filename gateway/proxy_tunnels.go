@@ -66,6 +66,19 @@ func (s *tunnels) to(u *upstream) []*tunnel {
 // end closes all tunnels, evenly over spread so that the clients do not come
 // back in one rush; at once when hard ends. It returns when they are gone.
 func (s *tunnels) end(hard context.Context, spread time.Duration) {
+	s.dismiss(hard, spread)
+	grace, cancel := graceful(hard, 3*goodbyeLimit)
+	defer cancel()
+	if s.standing.wait(grace) {
+		return
+	}
+	for _, t := range s.to(nil) {
+		t.cut()
+	}
+}
+
+// dismiss begins to close the tunnels that stand now, in the same way.
+func (s *tunnels) dismiss(hard context.Context, spread time.Duration) {
 	all := s.to(nil)
 	begin := time.Now()
 	for i, t := range all {
@@ -75,13 +88,5 @@ func (s *tunnels) end(hard context.Context, spread time.Duration) {
 		case <-time.After(time.Until(due)):
 		}
 		t.end(endedByDrain)
-	}
-	grace, cancel := graceful(hard, 3*goodbyeLimit)
-	defer cancel()
-	if s.standing.wait(grace) {
-		return
-	}
-	for _, t := range s.to(nil) {
-		t.cut()
 	}
 }

@@ -13,6 +13,10 @@ import (
 // callPoll is how often a draining gateway looks whether calls have ended.
 const callPoll = 250 * time.Millisecond
 
+// shutLimit is how long handshakes under way are waited for when the door closes:
+// silent connections would keep everybody else waiting.
+const shutLimit = 500 * time.Millisecond
+
 // A part is one thing that runs for as long as the gateway does.
 type part struct {
 	name string
@@ -31,8 +35,10 @@ type runner struct {
 // parts lists what runs, in the order in which it is stopped:
 //
 //	self-test   of no interest any more
-//	HTTP        lets requests finish, then closes the WebSockets, spread
-//	port        no new connections of any kind; TURN's own go on
+//	websockets  closed, spread, while all else goes on
+//	door        no new connections of any kind: they are the next process's
+//	HTTP        lets requests finish, then closes the WebSockets opened since
+//	port        what is not handed over ends; TURN's connections go on
 //	TURN        allocations end
 //	API         the Calls plugin's connections end
 //	SFU         media ends
@@ -48,6 +54,8 @@ func (g *Gateway) parts() []part {
 		parts = append(parts, part{"self-test", simple(g.probe.run)})
 	}
 	parts = append(parts,
+		part{"websockets", atTheEnd(g.dismissTunnels)},
+		part{"door", atTheEnd(g.shut)},
 		part{"https", listen(g.secure, g.port.HTTP())},
 		part{"plain", listen(g.plain, g.port.Plain())})
 	if g.http != nil {
@@ -73,6 +81,15 @@ func (g *Gateway) parts() []part {
 
 func simple(run func(context.Context) error) func(ctx, hard context.Context) error {
 	return func(ctx, _ context.Context) error { return run(ctx) }
+}
+
+// atTheEnd is a part that has something to do when its turn to stop has come.
+func atTheEnd(do func(hard context.Context)) func(ctx, hard context.Context) error {
+	return func(ctx, hard context.Context) error {
+		<-ctx.Done()
+		do(hard)
+		return nil
+	}
 }
 
 func (g *Gateway) runTURN(ctx context.Context) error {
@@ -167,6 +184,12 @@ func (g *Gateway) Drain() {
 	})
 }
 
+// DrainLimit is how long Run can take to return after Drain.
+func (g *Gateway) DrainLimit() time.Duration {
+	d := g.config().Drain
+	return d.Timeout + d.WebsocketSpread + requestLimit + time.Minute
+}
+
 func (g *Gateway) beginDrain() {
 	g.phase.Store(stopping)
 	if g.sfu != nil {
@@ -199,9 +222,23 @@ func (g *Gateway) waitForCalls(hard context.Context) {
 	}
 }
 
-// endTunnels closes the WebSockets to Mattermost.
-func (g *Gateway) endTunnels(hard context.Context) {
-	g.proxy.tunnels.end(hard, g.config().Drain.WebsocketSpread)
+// dismissTunnels closes the WebSockets to Mattermost that are open now.
+func (g *Gateway) dismissTunnels(hard context.Context) {
+	g.proxy.tunnels.dismiss(hard, g.config().Drain.WebsocketSpread)
+}
+
+// endTunnels closes those that have been opened since, all at once: nothing else
+// is served any more.
+func (g *Gateway) endTunnels(hard context.Context) { g.proxy.tunnels.end(hard, 0) }
+
+// shut lets nobody in any more, and those who stand in the door pass.
+func (g *Gateway) shut(hard context.Context) {
+	limit, cancel := context.WithTimeout(hard, shutLimit)
+	defer cancel()
+	g.port.Shut(limit)
+	if g.beside != nil {
+		g.beside.Shut(limit)
+	}
 }
 
 func (g *Gateway) config() Config {

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
+
 	"sallyport/gateway/admin"
 	"sallyport/sfu"
 	"sallyport/sfu/wire"
@@ -83,6 +85,42 @@ func TestDrainBeforeRun(t *testing.T) {
 	if g.ready() || g.Status().State != admin.Draining {
 		t.Errorf("afterwards: %s", g.Status().State)
 	}
+}
+
+// TestDrainServesUntilTheEnd: while the WebSockets are closed one after the other
+// everything else goes on, and whoever lost his may have a new one.
+func TestDrainServesUntilTheEnd(t *testing.T) {
+	g := startGateway(t, func(c *Config) { c.Drain.WebsocketSpread = 40 * time.Second })
+	ended := make(chan error, 20)
+	for range cap(ended) { // one every 2 s
+		c := openedSocket(t, g)
+		go func() {
+			_, _, err := c.Read(t.Context())
+			ended <- err
+		}()
+	}
+	g.Drain()
+	if err := <-ended; websocket.CloseStatus(err) != websocket.StatusServiceRestart {
+		t.Errorf("the first one to go: %v", err)
+	}
+	again := openedSocket(t, g)
+	g.cancel()
+	if _, _, err := again.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusServiceRestart {
+		t.Errorf("one that was opened meanwhile: %v", err)
+	}
+	if err := g.wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+func openedSocket(t *testing.T, g *testGateway) *websocket.Conn {
+	t.Helper()
+	c, err := openSocket(t, g.Addrs().HTTPS, "/api/v4/websocket")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.CloseNow() })
+	return c
 }
 
 func TestDrainGivesUpInTime(t *testing.T) {

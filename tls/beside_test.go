@@ -108,3 +108,24 @@ func TestBesideServesPlainHTTPOnly(t *testing.T) {
 		}
 	}
 }
+
+// TestShut: who is in stays and who is coming in gets in, but nobody new.
+func TestShut(t *testing.T) {
+	r := newRig(t, PortOptions{}).serve()
+	in := r.dial()
+	r.talk(in, stun, 46)
+	coming := r.dial()
+	eventually(t, "the second is at the door", func() bool { return r.port.pending.size() == 1 })
+	shut := make(chan struct{})
+	go func() { r.port.Shut(t.Context()); close(shut) }()
+	eventually(t, "the door is shut", func() bool {
+		c, err := net.Dial("tcp", r.addr)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+	r.talk(in, stun, len(stun)) // without the line about it
+	r.talk(coming, stun, 46)
+	<-shut
+}

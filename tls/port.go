@@ -118,6 +118,7 @@ type Port struct {
 
 	trusted   *atomic.Pointer[[]netip.Prefix]
 	exempt    *atomic.Pointer[[]netip.Prefix] // beside trusted, from limits by address
+	shut      *atomic.Bool                    // ln was closed by Shut
 	plainOnly bool                            // nothing but HTTP without TLS is served
 
 	http, plain, turn, ice *queue
@@ -142,6 +143,7 @@ func NewPort(ln net.Listener, certs *Certificates, o PortOptions) *Port {
 		open:       newAdmission(o.OpenTotal, o.OpenPerAddress),
 		trusted:    new(atomic.Pointer[[]netip.Prefix]),
 		exempt:     new(atomic.Pointer[[]netip.Prefix]),
+		shut:       new(atomic.Bool),
 	}
 	p.makeQueues()
 	p.SetTrusted(o.Trusted)
@@ -161,7 +163,7 @@ func portName(ln net.Listener) string {
 // shares p's limits, metrics and trusted proxies, SetTrusted included.
 func (p *Port) Beside(ln net.Listener) *Port {
 	beside := *p
-	beside.ln, beside.port, beside.plainOnly = ln, portName(ln), true
+	beside.ln, beside.port, beside.plainOnly, beside.shut = ln, portName(ln), true, new(atomic.Bool)
 	beside.makeQueues()
 	return &beside
 }
@@ -284,6 +286,9 @@ func (p *Port) accept(ctx context.Context) (net.Conn, error) {
 		case err == nil:
 			return c, nil
 		case ctx.Err() != nil:
+			return nil, nil
+		case p.shut.Load():
+			<-ctx.Done()
 			return nil, nil
 		case errors.Is(err, net.ErrClosed):
 			return nil, fmt.Errorf("accept on %s: %w", p.ln.Addr(), err)
