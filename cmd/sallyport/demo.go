@@ -175,6 +175,9 @@ func (d *demonstration) Run(ctx context.Context) error {
 // Drain ends the demo: nobody minds a demonstration that ends at once.
 func (d *demonstration) Drain() { close(d.stop) }
 
+// DrainLimit is how long that can take.
+func (d *demonstration) DrainLimit() time.Duration { return time.Minute }
+
 // iceServers returns the three ways to the TURN server. They name the address
 // and not "localhost", which a browser may take for ::1.
 func iceServers(a gateway.Addrs, secret []byte, user string) []demo.ICEServer {

@@ -43,6 +43,12 @@ func notifyReloading() {
 	}
 }
 
+// notifyStopping tells it that we stop, and to wait for so long even if it is set
+// to wait for less.
+func notifyStopping(limit time.Duration) {
+	notifySystemd(fmt.Sprintf("STOPPING=1\nEXTEND_TIMEOUT_USEC=%d", limit.Microseconds()))
+}
+
 // watchdogTime is how long the service manager waits for a sign of life before it
 // restarts this process; 0 if it does not.
 func watchdogTime() time.Duration {

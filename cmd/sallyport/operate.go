@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // A runner is what operate runs: the gateway.
@@ -15,6 +16,8 @@ type runner interface {
 	Run(ctx context.Context) error
 	// Drain makes Run return once the calls have ended.
 	Drain()
+	// DrainLimit is how long that can take.
+	DrainLimit() time.Duration
 }
 
 // operate runs g and does what signals ask for: SIGTERM or SIGINT drains it, a
@@ -66,7 +69,7 @@ func operateOn(signals <-chan os.Signal, g runner, logger *slog.Logger, reload f
 			case !stopping:
 				stopping = true
 				logger.Info("told to stop", "signal", s.String())
-				notifySystemd("STOPPING=1")
+				notifyStopping(g.DrainLimit())
 				draining.Go(g.Drain)
 			default:
 				logger.Warn("told to stop at once", "signal", s.String())

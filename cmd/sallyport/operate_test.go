@@ -38,6 +38,8 @@ func (f *fakeGateway) Run(ctx context.Context) error {
 
 func (f *fakeGateway) Drain() { close(f.drained) }
 
+func (f *fakeGateway) DrainLimit() time.Duration { return time.Minute }
+
 func (f *fakeGateway) ReloadFailed() { f.failed++ }
 
 func (f *fakeGateway) Reload(c gateway.Config) (gateway.Changes, error) {
