@@ -49,7 +49,7 @@ func TestDemo(t *testing.T) {
 	signals := make(chan os.Signal, 1)
 	code := make(chan int, 1)
 	go func() { code <- operateOn(signals, d, slog.New(slog.DiscardHandler), func() {}) }()
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true,
 	}}
 	defer client.CloseIdleConnections()
@@ -72,7 +72,7 @@ func TestDemo(t *testing.T) {
 		if c != 0 {
 			t.Errorf("exit code %d", c)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the signal did not end the demo")
 	}
 }
@@ -106,7 +106,7 @@ func TestDemoEndsWithItsContext(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("Run did not return")
 	}
 }

@@ -48,7 +48,7 @@ func (f *fakeGateway) Reload(c gateway.Config) (gateway.Changes, error) {
 }
 
 func TestSignals(t *testing.T) {
-	const patience = 10 * time.Second
+	const patience = 30 * time.Second
 	for _, test := range []struct {
 		name string
 		act  func(f *fakeGateway, signals chan<- os.Signal)

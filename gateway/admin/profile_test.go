@@ -11,7 +11,7 @@ func TestMutexProfile(t *testing.T) {
 	url, _ := start(t)
 	taken := make(chan int, 1)
 	go func() {
-		code, _ := get(t, url+"/debug/pprof/mutex?seconds=1", "")
+		code, _ := get(t, url+"/debug/pprof/mutex?seconds=2", "")
 		taken <- code
 	}()
 	tick := time.NewTicker(10 * time.Millisecond)

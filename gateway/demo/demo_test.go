@@ -16,7 +16,7 @@ import (
 	"sallyport/sfu/wire"
 )
 
-const patience = 5 * time.Second // for things that take milliseconds
+const patience = 30 * time.Second // for things that take milliseconds
 
 // A fakeLink stands for the rtcd API: it records what is sent and lets the
 // test speak as the SFU.

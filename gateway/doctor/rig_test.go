@@ -196,7 +196,7 @@ func jsonOf(v any) string {
 
 func waitReady(t *testing.T, admin string) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		resp, err := http.Get(admin + "/readyz")
 		if err == nil {
@@ -240,7 +240,7 @@ func noLeak(t *testing.T, f func()) {
 	t.Helper()
 	before := runtime.NumGoroutine()
 	f()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for runtime.NumGoroutine() > before {
 		http.DefaultClient.CloseIdleConnections()
 		if time.Now().After(deadline) {
