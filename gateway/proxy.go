@@ -22,7 +22,8 @@ import (
 //	client ─> ServeHTTP ─> rewrite (headers) ─> pool.RoundTrip (which upstream,
 //	   hold while there is none) ─> modify (HSTS; 101 becomes a tunnel) ─> client
 //
-// What a reload may change is in settings. A request uses those it began with.
+// What a reload may change is in settings. A request uses those it began with, and
+// to be passed on those in force when its body is there.
 type proxy struct {
 	tunnels *tunnels
 	metrics *metrics
@@ -165,14 +166,17 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		r.Body = http.MaxBytesReader(rec, r.Body, s.maxBody)
 	}
-	if err := p.spool.upload(s.spool, r); err != nil {
+	done, err := p.spool.upload(s.spool, r)
+	if err != nil {
 		p.fail(rec, r, err)
 		return
 	}
+	defer done()
+	x.settings = p.settings.Load() // that may have taken minutes, and the upstreams of then be gone
 	p.reverse.ServeHTTP(rec, r)
 }
 
-// RoundTrip implements http.RoundTripper with the pool the request began with.
+// RoundTrip implements http.RoundTripper with the pool of the exchange.
 func (p *proxy) RoundTrip(r *http.Request) (*http.Response, error) {
 	x := exchangeOf(r.Context())
 	var resp *http.Response

@@ -205,6 +205,24 @@ func TestUploadThatIsAbandonedInTheSpool(t *testing.T) {
 	}
 }
 
+// An upload that nobody takes leaves nothing in the spool: Mattermost is down, or
+// answers without reading it.
+func TestSpooledUploadThatIsNotTaken(t *testing.T) {
+	rig := startSpooling(t, nil)
+	rig.spool.budget = 0
+	try := func(path string, want int) {
+		rig.both(func(t *testing.T, c *http.Client) {
+			if resp, _ := ask(t, c, request(t, http.MethodPost, rig.url(path), string(pattern(600_000)))); resp.StatusCode != want {
+				t.Errorf("%s: %s, want %d", path, resp.Status, want)
+			}
+			eventually(t, "the room is free", func() bool { return rig.spool.used.Load() == 0 })
+		})
+	}
+	try("/plugins/refuse", http.StatusUnauthorized)
+	rig.mm.stop()
+	try("/api/v4/files", http.StatusBadGateway)
+}
+
 // Trailers, 100 Continue and our own limit work as they do without a spool.
 func TestSpooledUploadKeepsItsHeaders(t *testing.T) {
 	rig := startSpooling(t, func(c *Config) { c.Proxy.MaxBody = 600_000 })

@@ -20,15 +20,16 @@ func (s *spool) isUpload(r *http.Request) bool {
 
 // upload takes the body of r into a file until all of it is there, or the rest
 // will soon be, or there is no more room, and puts what reads it there, and then
-// the rest, in its place. httputil closes it. The error is of reading the body.
-func (s *spool) upload(limits Spool, r *http.Request) error {
+// the rest, in its place. done must be called when r was answered: nobody else
+// closes what was put there. The error is of reading the body.
+func (s *spool) upload(limits Spool, r *http.Request) (done func(), err error) {
 	if limits.Dir == "" || !s.isUpload(r) {
-		return nil
+		return func() {}, nil
 	}
 	f, err := s.open(limits)
 	if err != nil {
 		s.refused(limits.Dir, err)
-		return nil
+		return func() {}, nil
 	}
 	total := r.ContentLength
 	if total < 0 {
@@ -41,11 +42,11 @@ func (s *spool) upload(limits Spool, r *http.Request) error {
 	}
 	if err != nil {
 		f.close()
-		return err
+		return nil, err
 	}
 	r.Header.Del("Expect") // 100 Continue was said when reading began
 	r.Body = b
-	return nil
+	return f.close, nil
 }
 
 // A spooledBody is the body of a request: what is in the file, then what did not
