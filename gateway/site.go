@@ -76,6 +76,10 @@ func newSite(h http.Handler, logger *slog.Logger) *site {
 				http.Error(p, "HTTP/2 is spoken after ALPN only", http.StatusHTTPVersionNotSupported)
 				return
 			}
+			if r.Method == http.MethodTrace { // an answer that repeats the request shows its cookies to scripts
+				http.Error(p, "TRACE is not served here", http.StatusMethodNotAllowed)
+				return
+			}
 			h.ServeHTTP(p, r)
 		}),
 		ReadHeaderTimeout: readHeaderTimeout,

@@ -38,3 +38,14 @@ func TestPanicIsLoggedWhereSomebodyLooks(t *testing.T) {
 		})
 	}
 }
+
+// TestTraceIsRefused: what a browser keeps from scripts, an answer to TRACE
+// would show them.
+func TestTraceIsRefused(t *testing.T) {
+	rig := startProxy(t, nil)
+	for _, c := range []*http.Client{rig.h1, rig.h2} {
+		if resp, body := ask(t, c, request(t, http.MethodTrace, rig.url("/plugins/mirror/x"), "", "Cookie", "a=b")); resp.StatusCode != http.StatusMethodNotAllowed {
+			t.Errorf("%s: %d %s", resp.Proto, resp.StatusCode, body)
+		}
+	}
+}

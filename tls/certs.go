@@ -20,7 +20,7 @@ import (
 // errNoCertificate fails handshakes while there is nothing to answer with.
 var errNoCertificate = errors.New("no certificate available yet")
 
-// complainEvery bounds how often a missing certificate is logged: every
+// complainEvery bounds how often a missing certificate or a foreign PROXY header is logged: every
 // handshake fails for the same reason.
 const complainEvery = time.Minute
 

@@ -118,6 +118,7 @@ type Port struct {
 
 	trusted   *atomic.Pointer[[]netip.Prefix]
 	exempt    *atomic.Pointer[[]netip.Prefix] // beside trusted, from limits by address
+	complain  *limiter                        // of PROXY headers of others than trusted
 	shut      *atomic.Bool                    // ln was closed by Shut
 	plainOnly bool                            // nothing but HTTP without TLS is served
 
@@ -143,6 +144,7 @@ func NewPort(ln net.Listener, certs *Certificates, o PortOptions) *Port {
 		open:       newAdmission(o.OpenTotal, o.OpenPerAddress),
 		trusted:    new(atomic.Pointer[[]netip.Prefix]),
 		exempt:     new(atomic.Pointer[[]netip.Prefix]),
+		complain:   new(limiter),
 		shut:       new(atomic.Bool),
 	}
 	p.makeQueues()

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -255,7 +256,8 @@ func (r *rig) getBehind(header []byte, alpn string) string {
 
 // What nobody vouches for ends the connection before anything is served.
 func TestProxyHeaderIsRefused(t *testing.T) {
-	r := newRig(t, trusting(PortOptions{FirstBytes: time.Second}))
+	var log bytes.Buffer // read when every connection is over
+	r := newRig(t, trusting(PortOptions{FirstBytes: time.Second, Logger: slog.New(slog.NewTextHandler(&log, nil))}))
 	r.tellRemote()
 	good := headerV2(proxyOther, proxyTCP4, pairV4)
 	for name, tt := range map[string]struct {
@@ -287,6 +289,9 @@ func TestProxyHeaderIsRefused(t *testing.T) {
 	eventually(t, "nothing stays open", func() bool { return r.port.open.size() == 0 && r.port.pending.size() == 0 })
 	if n := r.metric("sallyport_demux_connections_total", "plain", "proxy_refused"); n < 5 {
 		t.Errorf("%v refused headers counted", n)
+	}
+	if n := strings.Count(log.String(), `msg="PROXY header refused" remote=127.0.0.1`); n != 1 {
+		t.Errorf("strangers' headers are logged %d times:\n%s", n, &log)
 	}
 }
 

@@ -66,6 +66,9 @@ func (p *Port) route(ctx context.Context, v *visit) (*queue, net.Conn, error) {
 	if err == nil && k == kindProxy {
 		if err = p.introduce(v); err != nil {
 			p.count("proxy_refused", "plain")
+			if errors.Is(err, errUntrusted) && p.complain.allow(complainEvery) {
+				p.opts.Logger.Warn("PROXY header refused", "remote", remoteIP(raw.Conn).String(), "err", err)
+			}
 			return nil, nil, err
 		}
 		k, err = raw.classify() // another header is not known any more

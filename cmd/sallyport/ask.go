@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -70,7 +71,11 @@ func (t telephone) ask(method, path string, command, answer any) error {
 	}}
 	response, err := client.Do(request)
 	if err != nil {
-		return fmt.Errorf("ask the running gateway: %w", errors.Unwrap(err))
+		err = fmt.Errorf("ask the running gateway: %w", errors.Unwrap(err))
+		if errors.Is(err, fs.ErrNotExist) && *t.socket == "" {
+			err = fmt.Errorf("%w\nit does not run, or has its socket elsewhere: name it with -socket, and a new admin.socket takes a restart", err)
+		}
+		return err
 	}
 	defer response.Body.Close()
 	body, err = io.ReadAll(io.LimitReader(response.Body, maxStatus))

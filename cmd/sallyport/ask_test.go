@@ -47,6 +47,8 @@ func TestReloadCommand(t *testing.T) {
 	expect(1, `sallyport reload: nothing was changed:\n\S*config\.yaml:\d+:1: unknown key "domain2".*\n`)
 	p.configure(strings.Replace(strings.Replace(good, "level: info", "level: debug", 1), "https: \"127.0.0.1:0\"", "https: \"127.0.0.1:1\"", 1))
 	expect(0, "applied:  log.level: info -> debug\nneeds a restart:  listen.https: 127.0.0.1:0 -> 127.0.0.1:1\n")
+	p.configure(strings.Replace(good, p.socket, p.socket+"2", 1)) // where nobody listens yet
+	expect(1, `sallyport reload: nothing was changed:\nask the running gateway: dial .*: no such file or directory\nit does not run, .*: name it with -socket, .*\n`)
 	if info, err := os.Stat(p.socket); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the socket: %v, %v", info, err)
 	}

@@ -27,6 +27,7 @@ type live struct {
 
 	reloading sync.Mutex  // one at a time, from the reading on
 	refused   atomic.Bool // the latest
+	pending   atomic.Bool // the latest that was not refused holds what only a restart puts in force
 
 	mu   sync.Mutex // guards the following
 	last loaded     // that was without faults; the gateway may have refused it
@@ -64,6 +65,7 @@ func (l *live) apply() (gateway.Changes, error) {
 		return gateway.Changes{}, err
 	}
 	l.logger.Info("configuration reloaded", "applied", sentence(changes.Applied))
+	l.pending.Store(len(changes.Restart) > 0)
 	if len(changes.Restart) > 0 {
 		l.logger.Warn("restart needed", "for", sentence(changes.Restart))
 	}

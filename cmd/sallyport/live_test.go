@@ -49,7 +49,11 @@ func TestReload(t *testing.T) {
 					return a
 				},
 			}))
-			changes, err := newLive(f, logger, load(name, nil)).reload()
+			l := newLive(f, logger, load(name, nil))
+			changes, err := l.reload()
+			if l.pending.Load() != (test.restart != nil) {
+				t.Errorf("changes wait for a restart: %t", l.pending.Load())
+			}
 			if failed := test.err != nil || test.calls == 0; failed != (err != nil) || !failed && len(changes.Restart) != len(test.restart) {
 				t.Errorf("returned %+v, %v", changes, err)
 			}

@@ -64,6 +64,9 @@ func (l *live) report(g *gateway.Gateway) *reporter {
 	return &reporter{
 		status: func() string {
 			line := statusLine(g.Status())
+			if l.pending.Load() {
+				line += "; changes wait for a restart"
+			}
 			if l.refused.Load() {
 				line += "; the last reload was refused"
 			}
