@@ -17,11 +17,14 @@ func check(args []string) int {
 		return code
 	}
 	l := load(*name, os.Environ())
+	var certificate []complaint
 	if len(l.faults) == 0 {
 		_, faults := l.secrets(nil)
-		l.faults = append(l.faults, faults...)
+		bad, doubtful := gateway.InspectCertificate(l.Config)
+		l.faults = append(append(l.faults, faults...), l.complaints(bad)...)
+		certificate = l.complaints(doubtful)
 	}
-	printComplaints(os.Stderr, "warning: ", l.warnings())
+	printComplaints(os.Stderr, "warning: ", append(l.warnings(), certificate...))
 	printComplaints(os.Stderr, "", l.faults)
 	if len(l.faults) > 0 {
 		return 1
@@ -52,16 +55,20 @@ func (l *loaded) secrets(read func(string) ([]byte, error)) (gateway.Secrets, []
 	return s, faults
 }
 
+func (l *loaded) complaints(problems []gateway.Problem) (all []complaint) {
+	for _, p := range problems {
+		all = append(all, l.complaint(p))
+	}
+	return all
+}
+
 // warnings returns what does not keep the gateway from starting but should be
 // looked at: what the configuration says and how the secret files are kept.
 func (l *loaded) warnings() []complaint {
 	if len(l.faults) > 0 {
 		return nil
 	}
-	var all []complaint
-	for _, p := range l.Warnings() {
-		all = append(all, l.complaint(p))
-	}
+	all := l.complaints(l.Warnings())
 	for _, f := range l.SecretFiles() {
 		if text := secretFileWarning(f.Name); text != "" {
 			all = append(all, l.complaint(gateway.Problem{Key: f.Key, Text: text}))
