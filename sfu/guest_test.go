@@ -19,7 +19,7 @@ import (
 )
 
 // patience bounds every wait of these tests.
-const patience = 15 * time.Second
+const patience = 45 * time.Second
 
 // startServer runs a server on loopback until the test ends, and fails the test
 // if it leaves goroutines behind.

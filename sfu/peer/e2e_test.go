@@ -85,7 +85,7 @@ func checkGoroutines(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 	before := runtime.NumGoroutine()
 	t.Cleanup(func() {
-		deadline := time.Now().Add(10 * time.Second)
+		deadline := time.Now().Add(30 * time.Second)
 		for runtime.NumGoroutine() > before && time.Now().Before(deadline) {
 			http.DefaultClient.CloseIdleConnections()
 			time.Sleep(10 * time.Millisecond) // pion ends some goroutines after Close
@@ -111,7 +111,7 @@ func (h *house) join(c peer.Config) *peer.Peer {
 // soon is a deadline that only a failure meets: what takes longest is the SFU
 // noticing a participant's death.
 func soon(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 45*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }

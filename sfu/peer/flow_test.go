@@ -23,7 +23,7 @@ func TestStream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	speaker.SetFlow(peer.Flow{PerSecond: 2000, Size: 1000})
+	speaker.SetFlow(peer.Flow{PerSecond: 500, Size: 1000}) // what a socket holds while its reader waits for a processor
 	if err := track.WaitPackets(ctx, 1000); err != nil {
 		t.Fatal(err)
 	}

@@ -56,7 +56,7 @@ func TestJoinUnanswered(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	// No candidate of the server's is on this port, so ICE finds no way.
 	_, err = Join(ctx, m, Config{Call: "call", Port: 9})
@@ -306,7 +306,7 @@ func TestLockHeld(t *testing.T) {
 	s.mu.Unlock()
 	began := time.Now()
 	err := p.Unmute(within(t))
-	if took := time.Since(began); !errors.Is(err, ErrLocked) || took < lockTimeout || took > lockTimeout+3*time.Second {
+	if took := time.Since(began); !errors.Is(err, ErrLocked) || took < lockTimeout || took > 3*lockTimeout {
 		t.Errorf("Unmute with the lock held: %v after %v", err, took)
 	}
 	if p.Err() != nil {
@@ -334,10 +334,7 @@ func TestVoiceEvents(t *testing.T) {
 func TestPingMeasuresRTT(t *testing.T) {
 	r := newRig(t)
 	p, _ := r.enter(Config{})
-	await(t, "a round trip time", func() bool { return p.RTT() > 0 })
-	if p.RTT() > time.Second {
-		t.Errorf("round trip of %v on one machine", p.RTT())
-	}
+	await(t, "a round trip time as of one machine", func() bool { return p.RTT() > 0 && p.RTT() < time.Second })
 }
 
 func TestServerEndsSession(t *testing.T) {

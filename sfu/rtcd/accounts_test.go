@@ -114,7 +114,7 @@ func TestStatement14ParallelLoginsNeverHang(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if d := time.Since(begin); d > hashWait+5*time.Second {
+	if d := time.Since(begin); d > hashWait+30*time.Second {
 		t.Errorf("60 logins took %v", d)
 	}
 }

@@ -118,7 +118,7 @@ func TestStatement18ConnectionsLiveAsLongAsTheyAnswerPings(t *testing.T) {
 	if pingEvery+pongWithin > 30*time.Second {
 		t.Errorf("a silent connection lives for %v", pingEvery+pongWithin)
 	}
-	r, _ := startFake(t, Config{}, func(s *Server) { s.ping = pingTimes{20 * time.Millisecond, 5 * time.Second} })
+	r, _ := startFake(t, Config{}, func(s *Server) { s.ping = pingTimes{20 * time.Millisecond, long} })
 	pings := make(chan struct{}, 1000)
 	p := r.dial(asA, websocket.DialOptions{OnPingReceived: func(context.Context, []byte) bool {
 		pings <- struct{}{}

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-const wait = 10 * time.Second
+const wait = 30 * time.Second
 
 // ways runs a test on the portable and the fast way, and on the fast one without
 // segments.

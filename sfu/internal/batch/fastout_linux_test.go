@@ -92,7 +92,7 @@ func TestKernelErrors(t *testing.T) {
 			commit("c", 30, 3) // nor these with it
 			began := time.Now()
 			out.Flush()
-			if took := time.Since(began); took > time.Second {
+			if took := time.Since(began); took > 10*time.Second {
 				t.Errorf("Flush took %s", took)
 			}
 			if _, err := s.WriteToUDPAddrPort([]byte("."), sourceOf(c)); err != nil {
