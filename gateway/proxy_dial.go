@@ -6,6 +6,14 @@ import (
 	"strings"
 )
 
+const (
+	// keepAliveProbes of TCP may stay without an answer, each for keepAlive.
+	keepAliveProbes = 4
+	// peerLost is after how long a peer that does not answer is given up: the same
+	// whether it was to acknowledge something or only to say that it lives.
+	peerLost = (1 + keepAliveProbes) * keepAlive
+)
+
 // address is where u is dialled, as http.Transport writes it.
 func (u *upstream) address() string {
 	if u.url.Port() != "" {
@@ -30,7 +38,9 @@ func (p *pool) dialPlain(ctx context.Context, network, addr string) (net.Conn, e
 	if path, ok := p.sockets[addr]; ok {
 		network, addr = "unix", path
 	}
-	d := net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}
+	d := net.Dialer{Timeout: dialTimeout, KeepAliveConfig: net.KeepAliveConfig{
+		Enable: true, Idle: keepAlive, Interval: keepAlive, Count: keepAliveProbes,
+	}}
 	conn, err := d.DialContext(ctx, network, addr)
 	if err != nil {
 		return nil, &dialError{err}

@@ -24,7 +24,9 @@ func newLeg(c net.Conn) *leg {
 	l := &leg{Conn: c}
 	for {
 		if s, ok := c.(syscall.Conn); ok {
-			l.raw, _ = s.SyscallConn()
+			if l.raw, _ = s.SyscallConn(); l.raw != nil {
+				endUnacknowledged(l.raw, peerLost)
+			}
 			return l
 		}
 		below, ok := c.(interface{ NetConn() net.Conn })
@@ -62,42 +64,53 @@ var tunnelBuffers = sync.Pool{New: func() any { return new([tunnelBuffer]byte) }
 // receive waits for bytes and hands them to take, as long as there are any. It
 // returns the error of reading, or that of take.
 func (l *leg) receive(take func([]byte) error) error {
+	if l.layered && l.raw != nil { // what came along with the handshake may be above the socket already
+		if err := l.burst(take, true); err != nil {
+			return err
+		}
+	}
 	for {
 		if err := l.wait(); err != nil {
 			return err
 		}
-		if err := l.burst(take); err != nil {
+		if err := l.burst(take, false); err != nil {
 			return err
 		}
 	}
 }
 
-// burst reads what there is.
-func (l *leg) burst(take func([]byte) error) error {
+// burst reads what there is; only what lies above the socket, if above is set.
+func (l *leg) burst(take func([]byte) error, above bool) error {
 	buf := tunnelBuffers.Get().(*[tunnelBuffer]byte)
 	defer tunnelBuffers.Put(buf)
-	n, err := l.Read(buf[:])
-	for {
+	for ; ; above = true {
+		n, err := l.read(buf[:], above)
 		if n > 0 {
 			if failed := take(buf[:n]); failed != nil {
 				return failed
 			}
 		}
-		if err != nil || !l.layered || l.raw == nil {
-			return err
-		}
-		// The socket says nothing of what lies above it. A deadline that is over
-		// makes Read return that, and not wait for more.
-		_ = l.SetReadDeadline(longAgo) // fails only on a closed connection, as Read will find out
-		n, err = l.Read(buf[:])
-		l.lift()
-		if errors.Is(err, os.ErrDeadlineExceeded) {
+		if above && errors.Is(err, os.ErrDeadlineExceeded) {
 			if n == 0 {
 				return nil
 			}
-			err = nil
+			continue
+		}
+		if err != nil || !l.layered || l.raw == nil {
+			return err
 		}
 	}
+}
+
+// read is Read; with above, it does not wait: the socket says nothing of what lies
+// above it, but a deadline that is over makes Read return that.
+func (l *leg) read(b []byte, above bool) (int, error) {
+	if !above {
+		return l.Read(b)
+	}
+	defer l.lift()
+	_ = l.SetReadDeadline(longAgo) // fails only on a closed connection, as Read will find out
+	return l.Read(b)
 }
 
 // lift ends a deadline that was set for one Read.

@@ -108,6 +108,10 @@ func (c *strictConn) Read(b []byte) (int, error) {
 	return n, nil
 }
 
+// NetConn returns the connection below, for who looks for the socket: reading from
+// it would pass by what is looked for here.
+func (c *strictConn) NetConn() net.Conn { return c.Conn }
+
 // refuse is called once, when the framing has found a fault.
 func (c *strictConn) refuse() {
 	c.refused.Inc()
