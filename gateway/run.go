@@ -17,6 +17,10 @@ const callPoll = 250 * time.Millisecond
 // silent connections would keep everybody else waiting.
 const shutLimit = 500 * time.Millisecond
 
+// firstRequest is the time from the end of a handshake to the request that it was
+// made for.
+const firstRequest = 200 * time.Millisecond
+
 // A part is one thing that runs for as long as the gateway does.
 type part struct {
 	name string
@@ -238,6 +242,12 @@ func (g *Gateway) shut(hard context.Context) {
 	g.port.Shut(limit)
 	if g.beside != nil {
 		g.beside.Shut(limit)
+	}
+	// A connection of HTTP/2 counts as idle, and is closed, until its first request
+	// has come.
+	select {
+	case <-hard.Done():
+	case <-time.After(firstRequest):
 	}
 }
 

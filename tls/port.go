@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -120,6 +118,7 @@ type Port struct {
 	exempt    *atomic.Pointer[[]netip.Prefix] // beside trusted, from limits by address
 	complain  *limiter                        // of PROXY headers of others than trusted
 	shut      *atomic.Bool                    // ln was closed by Shut
+	last      chan struct{}                   // closed when no connection comes from ln any more
 	plainOnly bool                            // nothing but HTTP without TLS is served
 
 	http, plain, turn, ice *queue
@@ -146,6 +145,7 @@ func NewPort(ln net.Listener, certs *Certificates, o PortOptions) *Port {
 		exempt:     new(atomic.Pointer[[]netip.Prefix]),
 		complain:   new(limiter),
 		shut:       new(atomic.Bool),
+		last:       make(chan struct{}),
 	}
 	p.makeQueues()
 	p.SetTrusted(o.Trusted)
@@ -165,7 +165,8 @@ func portName(ln net.Listener) string {
 // shares p's limits, metrics and trusted proxies, SetTrusted included.
 func (p *Port) Beside(ln net.Listener) *Port {
 	beside := *p
-	beside.ln, beside.port, beside.plainOnly, beside.shut = ln, portName(ln), true, new(atomic.Bool)
+	beside.ln, beside.port, beside.plainOnly = ln, portName(ln), true
+	beside.shut, beside.last = new(atomic.Bool), make(chan struct{})
 	beside.makeQueues()
 	return &beside
 }
@@ -276,30 +277,5 @@ func (p *Port) close() {
 	p.ln.Close()
 	for _, q := range []*queue{p.http, p.plain, p.turn, p.ice} {
 		q.Close()
-	}
-}
-
-// accept returns the next connection, or nil when ctx has ended. Errors such as
-// a lack of file descriptors pass, so it waits a little and tries again.
-func (p *Port) accept(ctx context.Context) (net.Conn, error) {
-	for delay := 5 * time.Millisecond; ; delay = min(2*delay, time.Second) {
-		c, err := p.ln.Accept()
-		switch {
-		case err == nil:
-			return c, nil
-		case ctx.Err() != nil:
-			return nil, nil
-		case p.shut.Load():
-			<-ctx.Done()
-			return nil, nil
-		case errors.Is(err, net.ErrClosed):
-			return nil, fmt.Errorf("accept on %s: %w", p.ln.Addr(), err)
-		}
-		p.opts.Logger.Error("cannot accept", "addr", p.ln.Addr().String(), "err", err)
-		select {
-		case <-time.After(delay):
-		case <-ctx.Done():
-			return nil, nil
-		}
 	}
 }
