@@ -109,6 +109,17 @@ func (x *target) probe(ctx context.Context, transport, to string) error {
 // namespace of its own. flags are further ones of go test's.
 func rerunInNamespace(t *testing.T, flags ...string) {
 	t.Helper()
+	out, err := runInNamespace(t, flags...)
+	if err != nil {
+		t.Errorf("in the namespace: %v\n%s", err, out)
+		return
+	}
+	t.Logf("in the namespace:\n%s", out)
+}
+
+// runInNamespace is one run of it.
+func runInNamespace(t *testing.T, flags ...string) (out []byte, err error) {
+	t.Helper()
 	self, err := os.Executable()
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 8*patience)
@@ -122,16 +133,15 @@ func rerunInNamespace(t *testing.T, flags ...string) {
 		command.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}
 		command.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
 	}
-	out, err := command.CombinedOutput()
+	out, err = command.CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		t.Skipf("SKIPPED, NOT TESTED: no network namespace to be had (%v): run as root", err)
 	}
-	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
-		t.Errorf("in the namespace: %v\n%s", err, out)
-		return
+	if err == nil && !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+		err = errors.New("it does not pass")
 	}
-	t.Logf("in the namespace:\n%s", out)
+	return out, err
 }
 
 // traps are sockets at which nothing may arrive, over UDP or TCP.

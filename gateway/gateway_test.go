@@ -63,7 +63,7 @@ func dialTLS(t *testing.T, addr string, protos ...string) *tls.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	return conn
 }
 
@@ -78,7 +78,7 @@ func probe(ctx context.Context, g *testGateway, network string) error {
 		target.Dial = func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, "tcp", target.Address) }
 	}
 	target.Username, target.Password = turn.Credentials([]byte(testTURNSecret), "probe", time.Now().Add(time.Hour))
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	_, err := turn.Probe(ctx, target)
 	return err

@@ -66,7 +66,7 @@ func startGatewayWith(t *testing.T, edit func(*Config), options func(*Options)) 
 		select {
 		case <-done:
 			return result
-		case <-time.After(60 * time.Second):
+		case <-time.After(2 * time.Minute):
 			return errors.New("Run does not return")
 		}
 	}
@@ -126,7 +126,7 @@ func noLeak(t *testing.T, f func()) {
 	t.Helper()
 	before := runtime.NumGoroutine()
 	f()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(45 * time.Second)
 	for runtime.NumGoroutine() > before {
 		if time.Now().After(deadline) {
 			buf := make([]byte, 1<<20)

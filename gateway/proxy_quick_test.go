@@ -40,7 +40,7 @@ func startCounted(t *testing.T) *counted {
 // answer reads a request from conn and writes text.
 func (c *counted) answer(t *testing.T, conn net.Conn, text string) {
 	t.Helper()
-	_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
 	if _, err := http.ReadRequest(bufio.NewReader(conn)); err != nil {
 		t.Errorf("read request: %v", err)
 	}
@@ -119,7 +119,7 @@ func TestKeptConnectionsAreClosedInTime(t *testing.T) {
 	conn := <-c.conns
 	c.answer(t, conn, okHi)
 	<-got
-	_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
 	if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("kept connection: %v, want its end", err)
 	}
@@ -149,7 +149,7 @@ func TestALeavingClientEndsItsRequest(t *testing.T) {
 		if err := <-failed; err == nil {
 			t.Errorf("begun %t: no error", begun)
 		}
-		_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+		_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
 		if _, err := io.Copy(io.Discard, conn); err != nil && timedOut(err) {
 			t.Errorf("begun %t: the upstream's connection is still open", begun)
 		}

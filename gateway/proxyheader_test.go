@@ -51,7 +51,7 @@ func TestProxyHeaderReachesEverybody(t *testing.T) {
 			return tls.Client(c, config), err
 		},
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		res, err := turn.Probe(ctx, turn.ProbeTarget{Network: network, Dial: dial, Username: username, Password: password})
 		cancel()
 		if err != nil || res.Mapped.String() != client+":50123" {
@@ -71,7 +71,7 @@ func TestProxyHeaderOnPort80(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
 		mustWrite(t, c, request)
 		answer, _ := io.ReadAll(c)
 		if line, _, _ := strings.Cut(string(answer), "\r\n"); line != want {

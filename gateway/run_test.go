@@ -146,7 +146,7 @@ func TestCancelDuringDrainStopsAtOnce(t *testing.T) {
 		t.Error(err)
 	}
 	<-q.closed
-	if took := time.Since(begin); took > 10*time.Second {
+	if took := time.Since(begin); took > 30*time.Second {
 		t.Errorf("took %s", took)
 	}
 }
@@ -166,7 +166,7 @@ func TestAFailingPartStopsAll(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "admin: ") {
 			t.Errorf("Run: %v", err)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("Run goes on without its admin listener")
 	}
 }
