@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -106,7 +105,7 @@ func (h *host) must(script string) string {
 	h.t.Helper()
 	out, err := h.run(script)
 	if err != nil {
-		log, _ := h.run("systemctl --no-pager status sallyport nginx; journalctl --no-pager -o cat -n 30 -u sallyport -u nginx")
+		log, _ := h.run("systemctl --no-pager status sallyport nginx || true; journalctl --no-pager -o cat -n 30 -u sallyport -u nginx")
 		h.t.Fatalf("%s\n%v\n%s\n%s", script, err, out, log)
 	}
 	return out
@@ -128,7 +127,7 @@ func TestStandIn(t *testing.T) {
 	}
 	_ = http.ListenAndServe("127.0.0.1:8065", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") == "" {
-			_, _ = io.WriteString(w, `{"status":"OK"}`)
+			_, _ = fmt.Fprintf(w, `{"status":"OK","for":"%15s"}`, r.Header.Get("X-Forwarded-For"))
 		} else if c, err := websocket.Accept(w, r, nil); err == nil {
 			_, _, _ = c.Read(r.Context())
 		}
