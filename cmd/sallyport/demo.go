@@ -99,6 +99,7 @@ func newDemo(f demoFlags, logger *slog.Logger) (*demonstration, error) {
 	app, err := demo.New(demo.Config{
 		APIURL: "http://" + addrs.API, ClientID: demoClient, AuthKey: string(key),
 		ICEServers: func(user string) []demo.ICEServer { return iceServers(addrs, secret, user) },
+		SiteURL:    "https://" + net.JoinHostPort(cfg.Domain, strconv.Itoa(portOf(addrs.HTTPS))),
 		Media:      demo.Ports{UDP: portOf(addrs.MediaUDP), TCP: portOf(addrs.MediaTCP)},
 		Logger:     logger,
 	})

@@ -26,7 +26,7 @@ func (f *doctorFlags) targetOf(c gateway.Config) doctor.Target {
 		Host: c.Domain, Port: portNumber(portText(c.Listen.HTTPS)), Upstream: c.Upstream,
 		AdminURL: "http://" + local(c.Admin.Listen), TLS13Only: c.TLS.MinVersion == "1.3",
 		RelayTo: c.TURN.RelayTo, PingPath: c.Proxy.HealthPath, UpstreamName: c.Proxy.UpstreamServerName,
-		UpstreamRoots: rootsIn(c.Proxy.UpstreamCAFile),
+		UpstreamRoots: rootsIn(c.Proxy.UpstreamCAFile), SitePath: c.Proxy.SitePath,
 	}
 	if base, ok := strings.CutSuffix(c.Proxy.HealthPath, gateway.Default().Proxy.HealthPath); ok { // SiteURL has a path
 		t.WebSocketPath = base + "/api/v4/websocket"

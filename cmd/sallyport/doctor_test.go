@@ -49,7 +49,7 @@ func TestDoctorOfDemo(t *testing.T) {
 	}
 	want := []string{
 		"process.ready", "tls.versions", "http.h2", "http.extended-connect", "upstream.ping", "proxy.ping",
-		"websocket.upgrade", "turn.udp", "turn.tcp", "turn.tls", "turn.closed-relay", "rtcd.version",
+		"websocket.upgrade", "mattermost.site-url", "turn.udp", "turn.tcp", "turn.tls", "turn.closed-relay", "rtcd.version",
 	}
 	if diff := cmp.Diff(want, passed); diff != "" {
 		t.Errorf("passed: -want +got:\n%s", diff)
@@ -84,6 +84,7 @@ func TestDoctorTarget(t *testing.T) {
 	same("-address and -admin", doctorFlags{address: "10.0.0.7:10443", admin: "10.0.0.7:9443"})
 
 	c.Proxy.HealthPath, want.PingPath, want.WebSocketPath = "/mm/api/v4/system/ping", "/mm/api/v4/system/ping", "/mm/api/v4/websocket"
+	c.Proxy.SitePath, want.SitePath = "/mm", "/mm"
 	c.SFU.Mode, c.Listen.HTTP, c.Listen.UDP, c.TLS.MinVersion = gateway.ModeOff, "", "", "1.3"
 	want.APIURL, want.MediaUDP, want.MediaTCP, want.HTTPAddress, want.UDPAddress, want.TLS13Only = "", "", "", "", "", true
 	same("off", doctorFlags{address: "10.0.0.7:10443", admin: "10.0.0.7:9443"})

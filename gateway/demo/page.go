@@ -64,3 +64,11 @@ func (s *Server) serveConfig(w http.ResponseWriter, _ *http.Request) {
 		s.log.Debug("config not sent", "err", err)
 	}
 }
+
+// serveClientConfig says where the demo is, as Mattermost does for everybody.
+func (s *Server) serveClientConfig(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(map[string]string{"SiteURL": s.config.SiteURL}); err != nil {
+		s.log.Debug("client config not sent", "err", err)
+	}
+}

@@ -27,6 +27,9 @@ type Config struct {
 	// ICEServers makes the servers a browser may use, with credentials for
 	// the given user name. Nil: none, and only direct paths work.
 	ICEServers func(user string) []ICEServer
+	// SiteURL is where browsers find the demo, told as Mattermost tells it. Empty:
+	// it is not.
+	SiteURL string
 	// Media are the ports of the SFU as browsers see them. The page forces a
 	// direct path by looking for them among the SFU's candidates.
 	Media Ports
@@ -109,13 +112,16 @@ func (s *Server) linkChanged(up bool) {
 	}
 }
 
-// Handler serves the page at /, its configuration at /demo/config and its
-// signalling at /demo/ws.
+// Handler serves the page at /, its configuration at /demo/config, its signalling
+// at /demo/ws, and where it is at the place where Mattermost says that.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /", page())
 	mux.HandleFunc("GET /demo/config", s.serveConfig)
 	mux.HandleFunc("GET /demo/ws", s.serveSocket)
+	if s.config.SiteURL != "" {
+		mux.HandleFunc("GET /api/v4/config/client", s.serveClientConfig)
+	}
 	return mux
 }
 

@@ -65,6 +65,11 @@ func get(ctx context.Context, c *http.Client, url string) (*http.Response, []byt
 	if err != nil {
 		return nil, nil, err
 	}
+	return fetch(c, r)
+}
+
+// fetch makes the request r and reads the answer.
+func fetch(c *http.Client, r *http.Request) (*http.Response, []byte, error) {
 	r.Header.Set("User-Agent", "sallyport-doctor")
 	resp, err := c.Do(r)
 	if err != nil {

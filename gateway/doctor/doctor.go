@@ -56,6 +56,8 @@ type Target struct {
 	// PingPath and WebSocketPath are where the health check is, which is
 	// answered with 200, and the WebSocket. Empty: Mattermost's.
 	PingPath, WebSocketPath string
+	// SitePath is the path of Mattermost's SiteURL, such as /chat; empty: none.
+	SitePath string
 	// TURNUsername and TURNPassword are credentials as the Calls plugin mints
 	// them. Empty: TURN is not examined.
 	TURNUsername, TURNPassword string
@@ -117,6 +119,7 @@ func checks() []check {
 		{groupWeb, "upstream.ping", checkLimit, checkUpstream},
 		{groupWeb, "proxy.ping", checkLimit, checkProxy},
 		{groupWeb, "websocket.upgrade", checkLimit, checkWebSocket},
+		{groupWeb, "mattermost.site-url", checkLimit, checkSiteURL},
 		{groupRelay, "turn.udp", callLimit, checkTURN(peer.TURNUDP)},
 		{groupRelay, "turn.tcp", callLimit, checkTURN(peer.TURNTCP)},
 		{groupRelay, "turn.tls", callLimit, checkTURN(peer.TURNTLS)},

@@ -36,7 +36,7 @@ func TestHealthy(t *testing.T) {
 			break
 		}
 	}
-	if len(report.Checks) != len(doctor.IDs()) || len(report.Checks) != 23 {
+	if len(report.Checks) != len(doctor.IDs()) || len(report.Checks) != 24 {
 		t.Errorf("%d checks", len(report.Checks))
 	}
 	for i, c := range report.Checks {
@@ -155,6 +155,19 @@ func webFaults() []fault {
 			application: mattermostWithout("/api/v4/websocket", status(http.StatusBadRequest))}},
 		{name: "websocket-not-found", only: "websocket.", setup: setup{
 			application: mattermostWithout("/api/v4/websocket", status(http.StatusNotFound))}},
+		{name: "site-url-elsewhere", only: "mattermost.", setup: setup{
+			application: mattermostWithout(configPath, text(`{"SiteURL":"http://mattermost.internal:8065/"}`))}},
+		{name: "site-url-none", only: "mattermost.", setup: setup{
+			application: mattermostWithout(configPath, text(`{"SiteURL":"","Version":"11.0.0"}`))}},
+		{name: "site-url-no-url", only: "mattermost.", setup: setup{
+			application: mattermostWithout(configPath, text(`{"SiteURL":"chat.example.com"}`))}},
+		{name: "site-url-with-a-path", only: "mattermost.", spoil: func(_ *testing.T, in *installation) { in.target.Port = 443 }, setup: setup{
+			application: mattermostWithout(configPath, text(`{"SiteURL":"https://Chat.example.com:443/chat"}`))}},
+		{name: "site-url-not-told", only: "mattermost.", setup: setup{
+			application: mattermostWithout(configPath, text(`{"Version":"11.0.0"}`))}},
+		{name: "site-url-forbidden", only: "mattermost.", setup: setup{
+			application: mattermostWithout(configPath, status(http.StatusUnauthorized))}},
+		{name: "site-url-unasked", only: "mattermost.", spoil: func(_ *testing.T, in *installation) { in.target.Upstream = nil }},
 		{name: "no-redirect", only: "http.redirect", spoil: func(_ *testing.T, in *installation) { in.target.HTTPAddress = "" }},
 		{name: "other-web-server", only: "http.redirect", spoil: func(t *testing.T, in *installation) {
 			in.target.HTTPAddress = strings.TrimPrefix(standIn(t, text("It works!")), "http://")
@@ -212,6 +225,31 @@ func TestUpstreamsOfAllKinds(t *testing.T) {
 	target.UpstreamRoots.AddCert(s.Certificate())
 	if c := find(t, doctor.Run(t.Context(), target), "upstream.ping"); c.Status != doctor.Pass {
 		t.Errorf("%+v", c)
+	}
+}
+
+// TestSiteURL: ways to write the same place.
+func TestSiteURL(t *testing.T) {
+	for _, c := range []struct {
+		site, path string
+		port       uint16
+	}{
+		{"https://chat.example.com", "", 443},
+		{"https://chat.example.com/", "", 0},
+		{"HTTPS://Chat.Example.com:443", "", 443},
+		{"https://chat.example.com:8443", "", 8443},
+		{"https://chat.example.com/mm/", "/mm", 443},
+	} {
+		mm := standIn(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.RequestURI != c.path+configPath+"?format=old" {
+				t.Errorf("asked for %s", r.RequestURI)
+			}
+			text(`{"SiteURL":"`+c.site+`"}`)(w, r)
+		}))
+		target := doctor.Target{Host: domain, Port: c.port, SitePath: c.path, Upstream: []string{"http://" + closedPort(t), mm}, Only: []string{"mattermost."}}
+		if got := doctor.Run(t.Context(), target).Checks[0]; got.Status != doctor.Pass || got.Text != "SiteURL is "+c.site {
+			t.Errorf("%+v", got)
+		}
 	}
 }
 

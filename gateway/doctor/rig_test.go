@@ -27,6 +27,7 @@ import (
 const (
 	domain     = "chat.example.com"
 	turnSecret = "a secret of the TURN test server"
+	configPath = "/api/v4/config/client"
 	clientKey  = "the key of the Calls plugin in these tests"
 )
 
@@ -134,6 +135,9 @@ func goodMattermost() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/v4/system/ping", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, `{"ActiveSearchBackend":"database","status":"OK"}`)
+	})
+	mux.HandleFunc("GET "+configPath, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, `{"SiteURL":"https://`+r.Host+`","Version":"11.0.0"}`)
 	})
 	mux.HandleFunc("GET /api/v4/websocket", func(w http.ResponseWriter, r *http.Request) {
 		conn, err := websocket.Accept(w, r, nil) // which compares Origin and Host
