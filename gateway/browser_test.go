@@ -138,7 +138,7 @@ func hear(t *testing.T, callers ...*caller) {
 		})`, before[i].heard()))
 		took := time.Since(began[i])
 		packets, lost, energy := c.stats().since(before[i])
-		if took < 4*time.Second || took > 9*time.Second {
+		if took < 4*time.Second || took > 20*time.Second {
 			t.Errorf("%s: %d packets took %v, want about 5 s", c.name, packets, took)
 		}
 		if packets <= 150 || energy <= 0 || lost*50 >= packets {

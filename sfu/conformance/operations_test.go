@@ -178,7 +178,7 @@ func TestConformance69Drain(t *testing.T) {
 	conform(t, 69, brief, func(t testing.TB) {
 		empty := start(t, settings{})
 		must(t, empty.process.Signal(syscall.SIGTERM))
-		empty.exits(t, 5*time.Second)
+		empty.exits(t, patience)
 
 		srv := start(t, settings{})
 		a := newAccount()
@@ -203,7 +203,7 @@ func TestConformance69Drain(t *testing.T) {
 		}
 		p.leave(y.j.Session)
 		y.ending.Store(true)
-		srv.exits(t, 10*time.Second)
+		srv.exits(t, patience)
 	})
 }
 
@@ -362,14 +362,14 @@ func exercise(t testing.TB, srv *server, a account) {
 			return true
 		}
 	}
-	within(t, 5*time.Second, fmt.Sprintf("gauges of %v", during), gauges(during))
+	until(t, fmt.Sprintf("gauges of %v", during), gauges(during))
 	x.leave()
 	y.leave()
 	p.close()
 	for series := range during {
 		during[series] = 0
 	}
-	within(t, 5*time.Second, "gauges at zero after everybody has left", gauges(during))
+	until(t, "gauges at zero after everybody has left", gauges(during))
 }
 
 var seriesName = regexp.MustCompile(`^([a-z_]+)(?:\{(.*)\})? `)

@@ -15,7 +15,7 @@ import (
 
 // patience bounds every wait that has no time of its own. The machine may be
 // busy with other tests.
-const patience = 25 * time.Second
+const patience = 45 * time.Second
 
 // gaps holds the statements that Sallyport does not fulfil yet, and why. A test
 // of the table is skipped when it fails and fails when it passes.

@@ -264,9 +264,9 @@ func TestConformance50AbandonedLock(t *testing.T) {
 		begun := time.Now()
 		b.publish(webrtc.MimeTypeOpus, "mic")
 		d := enter(t, p, b.j.Call, options{})
-		d.hearsWithin(5*time.Second, "voice", b)
+		d.hearsWithin(9*time.Second, "voice", b)
 		d.publish(webrtc.MimeTypeOpus, "mic")
-		b.hearsWithin(5*time.Second, "voice", d)
+		b.hearsWithin(9*time.Second, "voice", d)
 		c.hears("voice", b)
 		c.hears("voice", d)
 		t.Logf("the lock was taken back within %s", time.Since(begun))
@@ -287,9 +287,9 @@ func TestConformance51MissingAnswer(t *testing.T) {
 			b.publish(webrtc.MimeTypeOpus, "mic")
 			until(t, "offer", func() bool { return c.offered() > 0 })
 			d := enter(t, p, b.j.Call, options{})
-			d.hearsWithin(5*time.Second, "voice", b)
+			d.hearsWithin(9*time.Second, "voice", b)
 			d.publish(webrtc.MimeTypeOpus, "mic")
-			b.hearsWithin(5*time.Second, "voice", d)
+			b.hearsWithin(9*time.Second, "voice", d)
 			c.keepSilent(false)
 			all = append(all, scene{b, c, d})
 		}
@@ -303,7 +303,7 @@ func TestConformance51MissingAnswer(t *testing.T) {
 func TestConformance64VoiceActivity(t *testing.T) {
 	conform(t, 64, patient, func(t testing.TB) {
 		p := dial(t)
-		const slack = 400 * time.Millisecond // of a busy machine
+		const slack = 900 * time.Millisecond // of a busy machine; a window is 1 s
 		play := func(levels func(int) uint8) (*guest, *source) {
 			g := enter(t, p, newID(), options{})
 			s := newSource(g, webrtc.MimeTypeOpus, "mic", steady)
