@@ -100,6 +100,7 @@ tls:
 END
 sudo systemctl restart sallyport
 sudo sallyport check -config /etc/sallyport/config.yaml >/dev/null`)
+	h.must("cd /; sallyport check >/dev/null; sallyport status | grep -q '^state *serving'") // without being told where it is
 	h.must(certbot + "renew 2")
 	h.must(certbot + `for i in $(seq 300); do [ "$(served)" = serial=02 ] && exit 0; sleep .1; done; served; exit 1`)
 }

@@ -43,7 +43,19 @@ func parseArguments(flags *flag.FlagSet, args []string, n int) (code int, ok boo
 	return 0, true
 }
 
+// installedConfig is where an installation has its configuration.
+const installedConfig = "/etc/sallyport/config.yaml"
+
 // configFlag adds -config to flags.
 func configFlag(flags *flag.FlagSet) *string {
-	return flags.String("config", "config.yaml", "configuration `file`; \"\" takes defaults and environment alone")
+	name := "config.yaml"
+	if !exists(name) && exists(installedConfig) {
+		name = installedConfig
+	}
+	return flags.String("config", name, "configuration `file`; \"\" takes defaults and environment alone")
+}
+
+func exists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
 }
