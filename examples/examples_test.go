@@ -4,7 +4,6 @@ package examples
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -104,41 +103,6 @@ func TestMetricNames(t *testing.T) {
 				t.Errorf("%s: there is no metric %s", file, n)
 			}
 		}
-	}
-}
-
-// TestDashboardIsComplete: Grafana takes the file, and every panel asks for
-// something.
-func TestDashboardIsComplete(t *testing.T) {
-	var d struct {
-		Title  string
-		Panels []struct {
-			ID      int
-			Type    string
-			Title   string
-			Targets []struct{ Expr string }
-		}
-	}
-	if err := json.Unmarshal([]byte(read(t, "grafana/dashboard.json")), &d); err != nil {
-		t.Fatal(err)
-	}
-	seen := map[int]bool{}
-	for _, p := range d.Panels {
-		if seen[p.ID] {
-			t.Errorf("panel %q: its id %d is taken", p.Title, p.ID)
-		}
-		seen[p.ID] = true
-		if p.Type != "row" && len(p.Targets) == 0 {
-			t.Errorf("panel %q asks for nothing", p.Title)
-		}
-		for _, target := range p.Targets {
-			if strings.Count(target.Expr, "(") != strings.Count(target.Expr, ")") || target.Expr == "" {
-				t.Errorf("panel %q: %s", p.Title, target.Expr)
-			}
-		}
-	}
-	if d.Title == "" || len(seen) < 10 {
-		t.Errorf("%q has %d panels", d.Title, len(seen))
 	}
 }
 
