@@ -122,17 +122,20 @@ sort answers | uniq -c`)
 	}
 }
 
-// ill reloads what is broken, stops the process as a deadlock would, and lets a
-// drain last longer than systemd would wait.
+// ill reloads what is broken, starts with it until somebody mends it, and stops
+// the process as a deadlock would.
 func (h *host) ill() {
 	h.must(`
 systemctl reload sallyport
 echo 'listn: {}' >>/etc/sallyport/config.yaml
 ! systemctl reload sallyport 2>/dev/null
-sed -i '$d' /etc/sallyport/config.yaml
 mkdir -p /run/systemd/system/sallyport.service.d
 printf '[Service]\nWatchdogSec=2s\nRestartSec=100ms\n' >/run/systemd/system/sallyport.service.d/test.conf
 systemctl daemon-reload
+! systemctl restart sallyport 2>/dev/null`)
+	h.until(`[ "$(systemctl show sallyport -p NRestarts --value)" -ge 6 ]`) // more than systemd would have by itself
+	h.must("sed -i '$d' /etc/sallyport/config.yaml; curl -s -m 60 -o /dev/null https://chat.example.com/")
+	h.must(`
 systemctl restart sallyport
 kill -STOP $(systemctl show sallyport -p MainPID --value)`)
 	h.until(`[ "$(systemctl show sallyport -p NRestarts --value)" -ge 1 ] && curl -s -o /dev/null https://chat.example.com/`)
