@@ -50,15 +50,21 @@ func (p *proxy) setDrained(name string, drained, last bool) error {
 	}
 	if found.drained.Swap(drained) != drained {
 		p.logger.Info("upstream drained by command", "upstream", found.name, "drained", drained)
-		if drained && others == 0 {
-			p.logger.Warn("every upstream is drained: users are told that Mattermost is under maintenance")
-		}
+		p.tellMaintenance()
 		select {
 		case p.drains.changed <- struct{}{}:
 		default:
 		}
 	}
 	return nil
+}
+
+// tellMaintenance tells the administrator if nobody is left to ask, which a reload
+// may bring about, too.
+func (p *proxy) tellMaintenance() {
+	if p.settings.Load().pool.allDrained() {
+		p.logger.Warn("every upstream is drained: users are told that Mattermost is under maintenance")
+	}
 }
 
 // allDrained reports whether nobody is left to ask, by command.

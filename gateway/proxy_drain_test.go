@@ -163,6 +163,27 @@ func TestAllUpstreamsDrained(t *testing.T) {
 	}
 }
 
+// A reload may leave those alone that are drained: then it says what that means.
+func TestReloadThatLeavesTheDrained(t *testing.T) {
+	other := startMattermost(t)
+	tg := startGateway(t, func(c *Config) { c.Upstream = append(c.Upstream, other.url()) })
+	if err := tg.proxy.setDrained(other.url(), true, false); err != nil {
+		t.Fatal(err)
+	}
+	cfg := tg.config()
+	cfg.Upstream = []string{other.url()}
+	const line = "every upstream is drained"
+	if n := len(tg.log.with(line)); n != 0 {
+		t.Errorf("%d warnings before", n)
+	}
+	if _, err := tg.Reload(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(tg.log.with(line)); n != 1 {
+		t.Errorf("%d warnings", n)
+	}
+}
+
 // A reload that keeps an upstream keeps what is known about it; one that drops it
 // lets the requests under way end, and its metrics go.
 func TestReloadOfUpstreams(t *testing.T) {

@@ -123,6 +123,7 @@ func (g *Gateway) reload(cfg Config) (Secrets, error) {
 	s.preauth.accept(secrets.Preauth)
 	g.secure.minRate.Store(next.Proxy.MinRate)
 	g.proxy.use(s)
+	g.proxy.tellMaintenance()
 	return secrets, nil
 }
 
