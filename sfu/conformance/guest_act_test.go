@@ -63,6 +63,7 @@ func (g *guest) negotiateRudely(change func()) {
 	until(g.t, "answer to an offer without the lock", func() bool {
 		before := g.offered()
 		g.turn.Lock()
+		applied := g.applied
 		d, err := g.pc.CreateOffer(nil) // not applied before it is answered: nothing to roll back
 		g.turn.Unlock()
 		must(g.t, err)
@@ -70,13 +71,9 @@ func (g *guest) negotiateRudely(change func()) {
 		for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 			select {
 			case a := <-g.answers:
-				g.turn.Lock()
-				err := g.pc.SetLocalDescription(d)
-				g.turn.Unlock()
-				if err != nil {
-					return false // an offer of the server came in between
+				if !g.acceptUnless(applied, d, a) {
+					return false
 				}
-				g.accept(a)
 				g.unlock()
 				return true
 			default:

@@ -51,6 +51,7 @@ type guest struct {
 	opened  chan struct{}         // closed when the data channel is open
 	ending  atomic.Bool
 	turn    sync.Mutex // one description at a time is applied
+	applied int        // offers of the server, guarded by turn
 
 	mu      sync.Mutex // guards the following
 	offers  []offer
@@ -237,6 +238,25 @@ func (g *guest) accept(d wire.Description) {
 	g.t.Helper()
 	g.turn.Lock()
 	defer g.turn.Unlock()
+	g.take(d)
+}
+
+// acceptUnless is accept for an offer of ours that was not applied yet, unless
+// meanwhile one of the server's was, since when it describes what is no more.
+func (g *guest) acceptUnless(applied int, offer webrtc.SessionDescription, answer wire.Description) bool {
+	g.t.Helper()
+	g.turn.Lock()
+	defer g.turn.Unlock()
+	if g.applied != applied || g.pc.SetLocalDescription(offer) != nil {
+		return false
+	}
+	g.take(answer)
+	return true
+}
+
+// take applies an answer for who has turn.
+func (g *guest) take(d wire.Description) {
+	g.t.Helper()
 	must(g.t, g.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: g.visible(d.SDP)}))
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -403,6 +423,7 @@ func (g *guest) reply(sdp string) {
 		g.complain("offer", err)
 		return
 	}
+	g.applied++
 	g.describe(wire.Description{Type: "answer", SDP: a.SDP})
 }
 

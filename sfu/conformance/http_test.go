@@ -101,7 +101,7 @@ func TestConformance03SystemTellsTheLoad(t *testing.T) {
 		close(stop)
 		wg.Wait()
 		// With others at work here there may be nothing left to add.
-		if shared.target == "" && busy <= calm && calm < .9 {
+		if shared.target == "" && busy <= calm && calm < 90 {
 			t.Errorf("load %g at rest and %g with every CPU busy", calm, busy)
 		}
 	})
