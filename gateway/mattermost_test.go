@@ -189,7 +189,7 @@ func mirror(w http.ResponseWriter, r *http.Request) {
 }
 
 func (m *mattermost) feed(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "application/octet-stream") // nothing that httputil would flush by itself
+	w.Header().Set("Content-Type", "application/octet-stream") // nothing that a proxy might flush for its type
 	w.Header().Set("Content-Length", "15")
 	for range 3 {
 		select {

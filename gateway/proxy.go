@@ -1,15 +1,12 @@
 package gateway
 
 import (
-	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptrace"
-	"net/http/httputil"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -19,8 +16,8 @@ import (
 // A proxy carries requests to Mattermost and answers back, unchanged, and stored
 // only as long as a client is slow:
 //
-//	client ─> ServeHTTP ─> rewrite (headers) ─> pool.RoundTrip (which upstream,
-//	   hold while there is none) ─> modify (HSTS; 101 becomes a tunnel) ─> client
+//	client ─> ServeHTTP ─> outgoing (headers) ─> pool.send (which upstream, hold
+//	   while there is none) ─> answer (headers, body; 101 becomes a tunnel) ─> client
 //
 // What a reload may change is in settings. A request uses those it began with, and
 // to be passed on those in force when its body is there.
@@ -28,7 +25,7 @@ type proxy struct {
 	tunnels *tunnels
 	metrics *metrics
 	logger  *slog.Logger
-	reverse *httputil.ReverseProxy
+	buffers buffers
 
 	drains drains
 	gate
@@ -107,13 +104,6 @@ type exchange struct {
 	leave func()    // ends the count of a WebSocket there; nil if it is none
 }
 
-// exchangeKey is the context key of a request's *exchange.
-type exchangeKey struct{}
-
-func exchangeOf(ctx context.Context) *exchange {
-	return ctx.Value(exchangeKey{}).(*exchange)
-}
-
 func newProxy(s *settings, m *metrics, logger *slog.Logger) *proxy {
 	p := &proxy{
 		tunnels: newTunnels(m), metrics: m, logger: logger, gate: newGate(), spool: newSpool(&m.spoolMetrics, logger),
@@ -122,14 +112,6 @@ func newProxy(s *settings, m *metrics, logger *slog.Logger) *proxy {
 	p.tunnels.logger = logger
 	p.drains.changed = make(chan struct{}, 1)
 	p.use(s)
-	p.reverse = &httputil.ReverseProxy{
-		Rewrite:        p.rewrite,
-		Transport:      p,
-		ErrorLog:       slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
-		BufferPool:     &buffers{},
-		ModifyResponse: p.modify,
-		ErrorHandler:   p.fail,
-	}
 	return p
 }
 
@@ -142,7 +124,6 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.metrics.inFlight.Inc()
 	defer p.finish(x, rec, r, time.Now())
 
-	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 	if r.Method == http.MethodConnect { // we are nobody's forward proxy
 		http.Error(rec, "CONNECT is not served here", http.StatusMethodNotAllowed)
 		return
@@ -153,47 +134,31 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var err error
 	if x.certificate, err = identify(r); err != nil {
 		w.Header().Set(rejectReason, "client-certificate")
-		p.fail(rec, r, err)
+		p.fail(rec, r, x, err)
 		return
 	}
 	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = &countedBody{r.Body, &x.received}
-	}
-	if s.maxBody > 0 && r.Body != nil {
-		if r.ContentLength > s.maxBody {
-			p.fail(rec, r, &http.MaxBytesError{Limit: s.maxBody})
+		if s.maxBody > 0 && r.ContentLength > s.maxBody {
+			p.fail(rec, r, x, &http.MaxBytesError{Limit: s.maxBody})
 			return
 		}
-		r.Body = http.MaxBytesReader(rec, r.Body, s.maxBody)
+		r.Body = &countedBody{r.Body, &x.received}
+		if s.maxBody > 0 {
+			r.Body = http.MaxBytesReader(rec, r.Body, s.maxBody)
+		}
+	}
+	if err := takeSmall(r); err != nil {
+		p.fail(rec, r, x, err)
+		return
 	}
 	done, err := p.spool.upload(s.spool, r)
 	if err != nil {
-		p.fail(rec, r, err)
+		p.fail(rec, r, x, err)
 		return
 	}
 	defer done()
 	x.settings = p.settings.Load() // that may have taken minutes, and the upstreams of then be gone
-	p.reverse.ServeHTTP(rec, r)
-}
-
-// RoundTrip implements http.RoundTripper with the pool of the exchange.
-func (p *proxy) RoundTrip(r *http.Request) (*http.Response, error) {
-	x := exchangeOf(r.Context())
-	var resp *http.Response
-	var err error
-	if !x.upgrade {
-		resp, x.node, err = x.pool.send(r)
-		return resp, err
-	}
-	r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
-		GotConn: func(got httptrace.GotConnInfo) { x.conn = got.Conn },
-	}))
-	x.leave, err = x.pool.webSocket(r.Context(), func(u *upstream) (err error) {
-		x.node = u
-		resp, err = x.pool.transport.RoundTrip(outgoing(r, u, &heldBody{ReadCloser: r.Body}))
-		return err
-	})
-	return resp, err
+	p.forward(rec, r, x)
 }
 
 // release says that the upstream has no more to do for x.
@@ -206,39 +171,9 @@ func (x *exchange) release() {
 	}
 }
 
-// modify sees every answer of an upstream before the client does.
-func (p *proxy) modify(resp *http.Response) error {
-	x := exchangeOf(resp.Request.Context())
-	if resp.StatusCode == http.StatusSwitchingProtocols {
-		return p.tunnels.open(x, resp)
-	}
-	if x.upgrade {
-		p.refused(resp)
-	}
-	if resp.StatusCode == http.StatusRequestEntityTooLarge {
-		p.tooLarge(resp)
-	}
-	if x.hsts != "" && resp.Header.Get("Strict-Transport-Security") == "" {
-		resp.Header.Set("Strict-Transport-Security", x.hsts)
-	}
-	if x.robots != "" && resp.Header.Get("X-Robots-Tag") == "" {
-		resp.Header.Set("X-Robots-Tag", x.robots)
-	}
-	if resp.Header.Get(requestIDHeader) == "" {
-		resp.Header.Set(requestIDHeader, x.id)
-	}
-	x.rec.length = resp.ContentLength
-	resp.Body = &answerBody{p.spool.download(x.spool, resp), resp.Request.Context(), x}
-	return nil
-}
-
 // fail answers for an upstream that did not.
-func (p *proxy) fail(w http.ResponseWriter, r *http.Request, err error) {
-	x := exchangeOf(r.Context())
-	if errors.Is(err, errTunnelled) {
-		return
-	}
-	client := patientOf(w)
+func (p *proxy) fail(rec *recorder, r *http.Request, x *exchange, err error) {
+	client := patientOf(rec)
 	switch {
 	case client != nil && client.stalled():
 		err = errStalled
@@ -247,17 +182,17 @@ func (p *proxy) fail(w http.ResponseWriter, r *http.Request, err error) {
 		panic(http.ErrAbortHandler) // there is nobody to answer
 	}
 	x.err = err
-	if rec, ok := w.(*recorder); ok && rec.status == http.StatusSwitchingProtocols {
+	if rec.status == http.StatusSwitchingProtocols {
 		return // the connection is no longer ours to answer on
 	}
 	status := failureStatus(err)
 	if (status == http.StatusRequestEntityTooLarge || status == http.StatusBadRequest) && r.ProtoMajor == 1 {
-		w.Header().Set("Connection", "close") // the rest of the body is not worth reading
+		rec.Header().Set("Connection", "close") // the rest of the body is not worth reading
 	}
 	if x.hsts != "" {
-		w.Header().Set("Strict-Transport-Security", x.hsts)
+		rec.Header().Set("Strict-Transport-Security", x.hsts)
 	}
-	writeFailure(w, r, status, x.id)
+	writeFailure(rec, r, status, x.id)
 }
 
 func failureStatus(err error) int {

@@ -137,7 +137,7 @@ func TestBrokenConnectionIsRetriedElsewhereAtOnce(t *testing.T) {
 	good := startMattermost(t)
 	p := newTestPool(t, dyingOnce(t, 1000), good.url()) // hold is 0: nobody waits
 	for range 20 {
-		resp, _, err := p.send(request(t, http.MethodGet, "http://x/", ""))
+		resp, _, err := p.send(request(t, http.MethodGet, "http://x/", ""), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

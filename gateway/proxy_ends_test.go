@@ -89,7 +89,7 @@ func TestClientsThatLeaveAreNoFailure(t *testing.T) {
 	})
 	t.Run("in an upload", func(t *testing.T) {
 		rig := startProxy(t, nil)
-		for i, size := range []string{"Content-Length: 100\r\n\r\nhalf", "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"} {
+		for i, size := range []string{"Content-Length: 100000\r\n\r\nhalf", "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"} {
 			conn := rig.rawTLS(t, "http/1.1")
 			mustWrite(t, conn, "POST /api/v4/uploads/1 HTTP/1.1\r\nHost: x\r\n"+size)
 			if got := <-rig.mm.bodies; got != "half" {

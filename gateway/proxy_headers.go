@@ -3,42 +3,82 @@ package gateway
 import (
 	"cmp"
 	"io"
+	"maps"
 	"net/http"
-	"net/http/httputil"
 	"net/netip"
+	"net/textproto"
 	"slices"
 	"strings"
 )
 
-// rewrite turns the client's request into the one that Mattermost gets. By now
-// httputil has removed the hop-by-hop headers.
-func (p *proxy) rewrite(pr *httputil.ProxyRequest) {
-	x := exchangeOf(pr.In.Context())
-	out := pr.Out
-	out.Host = cmp.Or(pr.In.Host, x.domain) // with the port: Mattermost compares it to SiteURL and Origin
-	out.URL.RawQuery = pr.In.URL.RawQuery   // httputil drops what it cannot parse; not ours to judge
-	out.Trailer = pr.In.Trailer             // the same map: it is filled while the body is read
-	if len(out.Trailer) > 0 && out.Body != nil {
+// outgoing is r as Mattermost gets it.
+func (x *exchange) outgoing(r *http.Request) *http.Request {
+	out := r.WithContext(r.Context())
+	out.Close = false                   // a matter between the client and us
+	out.Host = cmp.Or(r.Host, x.domain) // with the port: Mattermost compares it to SiteURL and Origin
+	out.Header = x.outgoingHeader(r)
+	out.Header["X-Forwarded-Host"] = []string{out.Host}
+	if r.ContentLength == 0 {
+		out.Body = nil
+	}
+	if len(r.Trailer) > 0 && out.Body != nil { // the map is filled while the body is read
 		dropUntrusted(out.Trailer) // those announced
 		out.Body = &trailed{out.Body, out.Trailer}
 	}
-	if !x.upgrade {
-		out.Header.Del("Connection")
-		out.Header.Del("Upgrade")
+	return out
+}
+
+// outgoingHeader is the header of r as Mattermost gets it. It shares its values.
+func (x *exchange) outgoingHeader(r *http.Request) http.Header {
+	h := make(http.Header, len(r.Header)+8)
+	for name, values := range r.Header {
+		if !hopByHop(name) && !untrusted(name) {
+			h[name] = values
+		}
 	}
-	dropUntrusted(out.Header)
-	introduce(out.Header, x.certificate)
+	dropNamed(h, r.Header["Connection"])
+	if hasToken(r.Header["Te"], "trailers") {
+		h["Te"] = []string{"trailers"}
+	}
+	if x.upgrade {
+		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
+	}
+	if _, ok := h["User-Agent"]; !ok {
+		h["User-Agent"] = nil // else net/http writes its own
+	}
+	introduce(h, x.certificate)
+	own := []string{"https", x.id, ""}
+	// A constant, not r.TLS: this port speaks nothing but TLS, and r.TLS is nil
+	// for connections that net/http did not recognise as TLS itself.
+	h["X-Forwarded-Proto"] = own[0:1:1]
+	h[requestIDHeader] = own[1:2:2]
 	// Mattermost believes the leftmost address of X-Forwarded-For, so nothing a
 	// client wrote may stay in it.
 	if x.client.IsValid() {
-		out.Header.Set("X-Forwarded-For", x.client.String())
-		out.Header.Set("X-Real-Ip", x.client.String())
+		own[2] = x.client.String()
+		h["X-Forwarded-For"], h["X-Real-Ip"] = own[2:], own[2:]
 	}
-	out.Header.Set("X-Forwarded-Host", out.Host)
-	out.Header.Set(requestIDHeader, x.id)
-	// A constant, not r.TLS: this port speaks nothing but TLS, and r.TLS is nil
-	// for connections that net/http did not recognise as TLS itself.
-	out.Header.Set("X-Forwarded-Proto", "https")
+	return h
+}
+
+// hopByHop reports whether a header is between two neighbours only (RFC 9110,
+// section 7.6.1, with those of RFC 2616 that are still written).
+func hopByHop(name string) bool {
+	switch name {
+	case "Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
+		return true
+	}
+	return false
+}
+
+// dropNamed removes the headers that Connection names, which makes them
+// hop-by-hop too.
+func dropNamed(h http.Header, connection []string) {
+	for _, list := range connection {
+		for name := range strings.SplitSeq(list, ",") {
+			h.Del(textproto.TrimString(name))
+		}
+	}
 }
 
 // A trailed body has trailers, which come into the map when it ends, also some
@@ -57,16 +97,16 @@ func (t *trailed) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// dropUntrusted removes the headers by which a proxy speaks to an application,
-// which a client could write as well. Names with an underscore go too: an
-// application behind CGI-like rules reads X_Real_IP as X-Real-IP.
+// untrusted reports whether a header is one by which a proxy speaks to an
+// application, which a client could write as well. Names with an underscore are,
+// too: an application behind CGI-like rules reads X_Real_IP as X-Real-IP.
+func untrusted(name string) bool {
+	return name == "Forwarded" || name == "X-Real-Ip" || strings.Contains(name, "_") ||
+		strings.HasPrefix(name, "X-Forwarded-") || strings.HasPrefix(name, "X-Ssl-Client-")
+}
+
 func dropUntrusted(h http.Header) {
-	for name := range h {
-		if name == "Forwarded" || name == "X-Real-Ip" || strings.Contains(name, "_") ||
-			strings.HasPrefix(name, "X-Forwarded-") || strings.HasPrefix(name, "X-Ssl-Client-") {
-			delete(h, name)
-		}
-	}
+	maps.DeleteFunc(h, func(name string, _ []string) bool { return untrusted(name) })
 }
 
 // clientAddr is who sent r: the TCP peer, or, if the peer is a trusted proxy,

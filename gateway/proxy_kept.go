@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"slices"
 	"syscall"
 	"time"
 )
@@ -8,20 +9,30 @@ import (
 // take returns a kept connection to u that is still open, nil if there is none.
 func (q *quick) take(u *upstream) *line {
 	for {
-		q.mu.Lock()
-		kept := q.kept[u]
-		if len(kept) == 0 {
-			q.mu.Unlock()
+		l := q.last(u)
+		if l == nil {
 			return nil
 		}
-		l := kept[len(kept)-1] // the one used last, so that those of a rush get old
-		q.kept[u] = kept[:len(kept)-1]
-		q.mu.Unlock()
 		if time.Since(l.since) < q.idle && l.quiet() {
 			return l
 		}
 		_ = l.Close()
 	}
+}
+
+// last takes the line that was used last, so that those of a rush get old.
+func (q *quick) last(u *upstream) *line {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	s := q.kept[u]
+	if s == nil || len(s.lines) == 0 {
+		return nil
+	}
+	end := len(s.lines) - 1
+	l := s.lines[end]
+	s.lines[end] = nil
+	s.lines = s.lines[:end]
+	return l
 }
 
 // quiet reports whether the other side has neither closed l nor said anything.
@@ -44,11 +55,16 @@ func (q *quick) keep(u *upstream, l *line) {
 	l.since = time.Now()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed || len(q.kept[u]) >= idlePerHost {
+	s := q.kept[u]
+	if s == nil {
+		s = new(shelf)
+		q.kept[u] = s
+	}
+	if q.closed || len(s.lines) >= idlePerHost {
 		_ = l.Close()
 		return
 	}
-	q.kept[u] = append(q.kept[u], l)
+	s.lines = append(s.lines, l)
 	if q.sweep == nil {
 		q.sweep = time.AfterFunc(q.idle, q.closeOld)
 	}
@@ -60,16 +76,16 @@ func (q *quick) closeOld() {
 	defer q.mu.Unlock()
 	now := time.Now()
 	next := time.Duration(-1)
-	for u, kept := range q.kept {
-		for len(kept) > 0 && now.Sub(kept[0].since) >= q.idle { // the oldest come first
-			_ = kept[0].Close()
-			kept[0] = nil
-			kept = kept[1:]
+	for u, s := range q.kept {
+		old := 0
+		for old < len(s.lines) && now.Sub(s.lines[old].since) >= q.idle { // the oldest come first
+			_ = s.lines[old].Close()
+			old++
 		}
-		q.kept[u] = kept
-		if len(kept) == 0 {
+		s.lines = slices.Delete(s.lines, 0, old)
+		if len(s.lines) == 0 {
 			delete(q.kept, u)
-		} else if left := q.idle - now.Sub(kept[0].since); next < 0 || left < next {
+		} else if left := q.idle - now.Sub(s.lines[0].since); next < 0 || left < next {
 			next = left
 		}
 	}
@@ -84,8 +100,8 @@ func (q *quick) closeOld() {
 func (q *quick) drop(u *upstream) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, l := range q.kept[u] {
-		_ = l.Close()
+	if s := q.kept[u]; s != nil {
+		s.close()
 	}
 	delete(q.kept, u)
 }
@@ -95,13 +111,17 @@ func (q *quick) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
-	for _, kept := range q.kept {
-		for _, l := range kept {
-			_ = l.Close()
-		}
+	for _, s := range q.kept {
+		s.close()
 	}
 	clear(q.kept)
 	if q.sweep != nil {
 		q.sweep.Stop()
+	}
+}
+
+func (s *shelf) close() {
+	for _, l := range s.lines {
+		_ = l.Close()
 	}
 }

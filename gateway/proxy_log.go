@@ -15,7 +15,6 @@ type recorder struct {
 	hijacked func() // called once if the connection becomes a tunnel
 	status   int    // 0 until the answer has begun
 	bytes    int64  // of body
-	length   int64  // of the whole body; -1 if it is not known
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -26,21 +25,20 @@ func (r *recorder) WriteHeader(status int) {
 	r.ResponseWriter.WriteHeader(status)
 }
 
-// Write implements http.ResponseWriter. What comes before the end of an answer of
-// known length goes out at once; httputil sees to the others.
+// Write implements http.ResponseWriter.
 func (r *recorder) Write(p []byte) (int, error) {
 	if r.status == 0 {
 		r.status = http.StatusOK
 	}
 	n, err := r.ResponseWriter.Write(p)
 	r.bytes += int64(n)
-	if err == nil && r.bytes < r.length { // the end goes out by itself, and in one piece with what is before
-		err = http.NewResponseController(r.ResponseWriter).Flush()
-	}
 	return n, err
 }
 
-// Hijack implements http.Hijacker: httputil does it on a 101 answer only.
+// flush sends the client what has been written.
+func (r *recorder) flush() error { return http.NewResponseController(r.ResponseWriter).Flush() }
+
+// Hijack implements http.Hijacker. It is done on a 101 answer only.
 func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(r.ResponseWriter).Hijack()
 	if err == nil {

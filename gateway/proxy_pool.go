@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -104,15 +106,21 @@ func (p *pool) newTransport(idle time.Duration) *http.Transport {
 	return t
 }
 
+// A hint is called with each answer before the answer. An error of it ends the request.
+type hint = func(status int, header textproto.MIMEHeader) error
+
 // send gives req to one upstream, to another one if that cannot be dialled, or
 // breaks off and req may be sent again, and waits up to hold while none can be
 // dialled. The upstream that answers counts one more request as under way: the
 // caller has to take it back.
-func (p *pool) send(req *http.Request) (*http.Response, *upstream, error) {
-	body := &heldBody{ReadCloser: req.Body}
+func (p *pool) send(req *http.Request, early hint) (*http.Response, *upstream, error) {
+	var body *heldBody
+	if _, small := req.Body.(*smallBody); !small && req.Body != nil {
+		body = &heldBody{ReadCloser: req.Body}
+	}
 	resends := 0
 	again := func(err error) bool {
-		if body.touched.Load() {
+		if body != nil && body.touched.Load() {
 			return false
 		}
 		if isDial(err) {
@@ -125,13 +133,13 @@ func (p *pool) send(req *http.Request) (*http.Response, *upstream, error) {
 	var by *upstream
 	err := p.offer(req.Context(), p.inTurn, again, func(u *upstream) (err error) {
 		began := time.Now()
-		resp, err = p.carry(u, outgoing(req, u, body))
+		resp, err = p.carry(u, req, body, early)
 		if by = u; err != nil {
 			u.busy.Add(-1)
 		} else {
 			u.answered(resp.StatusCode, time.Since(began))
 		}
-		if req.Context().Err() == nil && !body.broken.Load() {
+		if req.Context().Err() == nil && (body == nil || !body.broken.Load()) {
 			u.learn(err)
 		}
 		return err
@@ -143,11 +151,19 @@ func (p *pool) send(req *http.Request) (*http.Response, *upstream, error) {
 }
 
 // carry sends req to u by the way that suits it.
-func (p *pool) carry(u *upstream, req *http.Request) (*http.Response, error) {
+func (p *pool) carry(u *upstream, req *http.Request, body *heldBody, early hint) (*http.Response, error) {
 	if p.quick.suits(u, req) {
-		return p.quick.roundTrip(u, req)
+		return p.quick.roundTrip(u, req, early)
 	}
-	return p.transport.RoundTrip(req)
+	return p.carryBoth(u, req, body, early)
+}
+
+// carryBoth sends req to u so that its body and that of the answer may be under way
+// at once. It is not part of carry for its stack: requests of HTTP/2 begin with a
+// small one, and most need no more.
+func (p *pool) carryBoth(u *upstream, req *http.Request, body *heldBody, early hint) (*http.Response, error) {
+	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{Got1xxResponse: early})
+	return p.transport.RoundTrip(addressed(req.WithContext(ctx), u, body))
 }
 
 // closeIdle closes the connections that nobody uses.
@@ -156,13 +172,16 @@ func (p *pool) closeIdle() {
 	p.quick.close()
 }
 
-// outgoing is req as sent to u.
-func outgoing(req *http.Request, u *upstream, body *heldBody) *http.Request {
+// addressed is req as sent to u, with body if there is one.
+func addressed(req *http.Request, u *upstream, body *heldBody) *http.Request {
 	out := req.WithContext(req.Context())
 	target := *req.URL
 	target.Scheme, target.Host = u.scheme, u.host
 	out.URL = &target
-	if req.Body != nil {
+	if small, ok := req.Body.(*smallBody); ok {
+		out.GetBody = func() (io.ReadCloser, error) { return newSmallBody(small.whole), nil }
+		out.Body = newSmallBody(small.whole)
+	} else if body != nil {
 		out.Body, out.GetBody = body, body.again
 	}
 	return out

@@ -145,7 +145,7 @@ func TestWaitingRequestsDialTogether(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
+	p.quick.dial = func(context.Context, *upstream) (net.Conn, error) {
 		dials.Add(1)
 		return nil, &dialError{net.ErrClosed}
 	}
@@ -153,7 +153,7 @@ func TestWaitingRequestsDialTogether(t *testing.T) {
 	var wait sync.WaitGroup
 	for range 200 {
 		wait.Go(func() {
-			if _, _, err := p.send(httptest.NewRequest(http.MethodGet, "/", nil)); err == nil {
+			if _, _, err := p.send(httptest.NewRequest(http.MethodGet, "/", nil), nil); err == nil {
 				t.Error("answered by nobody")
 			}
 		})
@@ -169,16 +169,14 @@ func TestSeveralUpstreams(t *testing.T) {
 	one, two := startMattermost(t), startMattermost(t)
 	served := map[string]int{}
 	rig := startProxy(t, func(c *Config) { c.Upstream = []string{one.url(), two.url()} })
-	hit := func() string { // which one answered, by the address it is connected to
-		r := request(t, http.MethodGet, "http://x/", "")
-		var to string
-		resp, _, err := rig.settings.Load().pool.send(r.WithContext(traced(r.Context(), &to)))
+	hit := func() string { // which one answered
+		resp, u, err := rig.settings.Load().pool.send(request(t, http.MethodGet, "http://x/", ""), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		_, _ = io.Copy(io.Discard, resp.Body)
 		_ = resp.Body.Close()
-		return to
+		return u.host
 	}
 	for range 10 {
 		served[hit()]++
@@ -244,7 +242,7 @@ func TestSlowUpstreamIsUsedIfThereIsNoOther(t *testing.T) {
 		ups[0].failed(context.DeadlineExceeded)
 		ups[1].failed(&dialError{net.ErrClosed})
 		r := request(t, http.MethodGet, "http://x/", "")
-		resp, _, err := rig.settings.Load().pool.send(r)
+		resp, _, err := rig.settings.Load().pool.send(r, nil)
 		if err != nil {
 			t.Fatalf("a slow upstream is treated as if it were away: %v", err)
 		}

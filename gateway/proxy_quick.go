@@ -8,26 +8,30 @@ import (
 	"math"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/textproto"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 )
 
-// A quick carries the requests that most are, GET, HEAD and OPTIONS without a body
-// and over no TLS, in the goroutine that has them. http.Transport, which carries all
-// others, hands each request to two goroutines of the connection and back,
-// so that bodies may go both ways at once. These have none, and may be sent again.
+// A quick carries the requests that most are, those with no body or a small one and
+// over no TLS, in the goroutine that has them. http.Transport, which carries all
+// others, hands each request to two goroutines of the connection and back, so
+// that bodies may go both ways at once.
 type quick struct {
 	dial func(context.Context, *upstream) (net.Conn, error)
 	idle time.Duration // for which connections are kept
 
 	mu     sync.Mutex // guards the following
-	kept   map[*upstream][]*line
+	kept   map[*upstream]*shelf
 	sweep  *time.Timer // nil if nothing is kept
 	closed bool
 }
+
+// A shelf holds the lines to one upstream that are kept, the one used last at the end.
+type shelf struct{ lines []*line }
 
 // A line is one connection to an upstream. It belongs to one request at a time, or
 // is kept for the next.
@@ -40,17 +44,19 @@ type line struct {
 }
 
 func newQuick(p *pool, idle time.Duration) *quick {
-	return &quick{dial: p.dial, idle: idle, kept: map[*upstream][]*line{}}
+	return &quick{dial: p.dial, idle: idle, kept: map[*upstream]*shelf{}}
 }
 
 // suits reports whether q may carry req to u.
 func (q *quick) suits(u *upstream, req *http.Request) bool {
-	return safe(req.Method) && u.scheme == "http" && req.ContentLength == 0 &&
-		(req.Body == nil || req.Body == http.NoBody) && len(req.Trailer) == 0 && req.Header.Get("Expect") == ""
+	if _, small := req.Body.(*smallBody); !small && (req.ContentLength != 0 || req.Body != nil && req.Body != http.NoBody) {
+		return false
+	}
+	return u.scheme == "http" && len(req.Trailer) == 0 && req.Header.Get("Expect") == ""
 }
 
-// roundTrip is http.RoundTripper's for requests that suit.
-func (q *quick) roundTrip(u *upstream, req *http.Request) (*http.Response, error) {
+// roundTrip sends req, which suits, and returns the answer.
+func (q *quick) roundTrip(u *upstream, req *http.Request, early hint) (*http.Response, error) {
 	ctx := req.Context()
 	for {
 		l := q.take(u)
@@ -61,10 +67,7 @@ func (q *quick) roundTrip(u *upstream, req *http.Request) (*http.Response, error
 				return nil, err
 			}
 		}
-		if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.GotConn != nil {
-			trace.GotConn(httptrace.GotConnInfo{Conn: l.Conn, Reused: !fresh})
-		}
-		resp, silent, err := q.ask(u, l, req)
+		resp, silent, err := q.ask(u, l, req, early)
 		if err == nil {
 			return resp, nil
 		}
@@ -72,7 +75,7 @@ func (q *quick) roundTrip(u *upstream, req *http.Request) (*http.Response, error
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if fresh || !silent || timedOut(err) {
+		if fresh || !silent || timedOut(err) || !safe(req.Method) {
 			return nil, err
 		}
 		q.drop(u) // it had been closed meanwhile, as the others will be: the next one is new
@@ -96,14 +99,14 @@ var requestBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // ask sends req on l and reads the head of the answer. After an error, silent says
 // that nothing of an answer came.
-func (q *quick) ask(u *upstream, l *line, req *http.Request) (resp *http.Response, silent bool, err error) {
+func (q *quick) ask(u *upstream, l *line, req *http.Request, early hint) (resp *http.Response, silent bool, err error) {
 	ctx := req.Context()
 	_ = l.SetReadDeadline(time.Now().Add(headerTimeout)) // first, for it must not take the next one's place
 	stop := context.AfterFunc(ctx, func() { _ = l.SetDeadline(longAgo) })
 	buf := requestBuffers.Get().(*bytes.Buffer)
 	defer requestBuffers.Put(buf)
 	buf.Reset()
-	if err := req.Write(buf); err != nil {
+	if err := writeRequest(buf, req); err != nil {
 		stop()
 		return nil, false, err
 	}
@@ -112,7 +115,7 @@ func (q *quick) ask(u *upstream, l *line, req *http.Request) (resp *http.Respons
 		stop()
 		return nil, true, err
 	}
-	if resp, err = readAnswer(ctx, l.in, req); err != nil {
+	if resp, err = readAnswer(l.in, req, early); err != nil {
 		stop()
 		return nil, l.limit.N == maxRespHeaders, err
 	}
@@ -131,17 +134,64 @@ func (q *quick) ask(u *upstream, l *line, req *http.Request) (resp *http.Respons
 	return resp, false, nil
 }
 
+// writeRequest writes req, which suits.
+func writeRequest(buf *bytes.Buffer, req *http.Request) error {
+	if !oneLine(req.Host) {
+		return errMalformed
+	}
+	put := buf.WriteString
+	put(req.Method)
+	put(" ")
+	put(req.URL.RequestURI())
+	put(" HTTP/1.1\r\nHost: ")
+	put(req.Host)
+	put("\r\n")
+	for name, values := range req.Header {
+		if name == "Content-Length" || name == "Host" {
+			continue
+		}
+		for _, v := range values {
+			if !oneLine(v) { // net/http has refused these
+				return errMalformed
+			}
+			put(name)
+			put(": ")
+			put(v)
+			put("\r\n")
+		}
+	}
+	body, _ := req.Body.(*smallBody)
+	switch {
+	case body != nil:
+		put("Content-Length: ")
+		put(strconv.Itoa(len(body.whole)))
+		put("\r\n\r\n")
+		buf.Write(body.whole)
+	case req.Method == http.MethodPost, req.Method == http.MethodPut, req.Method == http.MethodPatch: // RFC 9110 section 8.6
+		put("Content-Length: 0\r\n\r\n")
+	default:
+		put("\r\n")
+	}
+	return nil
+}
+
+// oneLine reports whether s cannot break out of its line.
+func oneLine(s string) bool {
+	return strings.IndexByte(s, '\n') < 0 && strings.IndexByte(s, '\r') < 0 && strings.IndexByte(s, 0) < 0
+}
+
 // readAnswer reads the head of the final answer and hands on those before.
-func readAnswer(ctx context.Context, in *bufio.Reader, req *http.Request) (*http.Response, error) {
+func readAnswer(in *bufio.Reader, req *http.Request, early hint) (*http.Response, error) {
 	for {
 		resp, err := http.ReadResponse(in, req)
 		if err != nil || resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
 			return resp, err
 		}
-		if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.Got1xxResponse != nil {
-			if err := trace.Got1xxResponse(resp.StatusCode, textproto.MIMEHeader(resp.Header)); err != nil {
-				return nil, err
-			}
+		if early == nil {
+			continue
+		}
+		if err := early(resp.StatusCode, textproto.MIMEHeader(resp.Header)); err != nil {
+			return nil, err
 		}
 	}
 }
@@ -155,6 +205,9 @@ type lineBody struct {
 	stop     func() bool
 	reusable bool
 }
+
+// come reports whether something of it has come.
+func (b *lineBody) come() bool { return b.line != nil && b.line.in.Buffered() > 0 }
 
 // Read implements io.Reader.
 func (b *lineBody) Read(p []byte) (int, error) {

@@ -59,7 +59,7 @@ func (c *counted) get(t *testing.T, p *pool) chan string {
 	}
 	got := make(chan string, 1)
 	go func() {
-		resp, u, err := p.send(req)
+		resp, u, err := p.send(req, nil)
 		if err != nil {
 			t.Error(err)
 			got <- "error"
@@ -133,7 +133,7 @@ func TestALeavingClientEndsItsRequest(t *testing.T) {
 		req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://x/", nil)
 		failed := make(chan error, 1)
 		go func() {
-			resp, u, err := p.send(req)
+			resp, u, err := p.send(req, nil)
 			if err == nil {
 				u.busy.Add(-1)
 				_, err = io.ReadAll(resp.Body)

@@ -28,7 +28,6 @@ const (
 )
 
 var (
-	errTunnelled = errors.New("the connection is a tunnel now") // not a failure
 	errTunnelEnd = errors.New("tunnel ended")
 	errBadSwitch = errors.New("upstream switched to a protocol nobody asked for")
 )
@@ -64,8 +63,7 @@ type tunnel struct {
 	why string     // "" while it stands
 }
 
-// open makes a tunnel of the client's connection and the 101 answer resp, and
-// returns errTunnelled.
+// open makes a tunnel of the client's connection and the 101 answer resp.
 func (s *tunnels) open(x *exchange, resp *http.Response) error {
 	handed, ok := resp.Body.(io.ReadWriteCloser)
 	if !ok || !x.upgrade || x.conn == nil || !strings.EqualFold(resp.Header.Get("Upgrade"), "websocket") {
@@ -75,7 +73,6 @@ func (s *tunnels) open(x *exchange, resp *http.Response) error {
 	if err != nil {
 		return fmt.Errorf("take over the connection: %w", err)
 	}
-	resp.Body = http.NoBody // httputil closes it
 	t := newTunnel(s, conn, x.conn, handed, x.websocketIdle)
 	t.node, t.leave, x.leave, t.visit = x.node, x.leave, nil, newVisit(x)
 	early := make([]byte, rw.Reader.Buffered())
@@ -84,7 +81,7 @@ func (s *tunnels) open(x *exchange, resp *http.Response) error {
 	t.begin(resp, rw.Writer)
 	go t.up(early)
 	go t.down()
-	return errTunnelled
+	return nil
 }
 
 func newTunnel(s *tunnels, client, upstream net.Conn, handed io.ReadWriteCloser, idle time.Duration) *tunnel {

@@ -231,18 +231,25 @@ func (p pipes) Addr() net.Addr { return &net.UnixAddr{} }
 // of it before, so no POST, which cannot be sent twice, meets the closing one,
 // however long the pause was.
 func TestPostsNeverMeetAClosingConnection(t *testing.T) {
+	t.Run("small", func(t *testing.T) { postsNeverMeetAClosingConnection(t, true) })
+	t.Run("large", func(t *testing.T) { postsNeverMeetAClosingConnection(t, false) })
+}
+
+func postsNeverMeetAClosingConnection(t *testing.T, small bool) {
 	synctest.Test(t, func(t *testing.T) {
 		p, err := newPool([]string{"http://mattermost"}, defaultProxy(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		mm, dials := make(pipes), 0
-		p.transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
+		dial := func() (net.Conn, error) {
 			dials++
 			ours, theirs := net.Pipe()
 			mm <- theirs
 			return ours, nil
 		}
+		p.transport.DialContext = func(context.Context, string, string) (net.Conn, error) { return dial() }
+		p.quick.dial = func(context.Context, *upstream) (net.Conn, error) { return dial() }
 		server := &http.Server{IdleTimeout: mattermostIdle, ReadTimeout: 300 * time.Second, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
 		})}
@@ -252,7 +259,10 @@ func TestPostsNeverMeetAClosingConnection(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			resp, _, err := p.send(r)
+			if small {
+				r.Body = newSmallBody([]byte("hello"))
+			}
+			resp, _, err := p.send(r, nil)
 			if err != nil {
 				t.Fatalf("after a pause of %s: %v", pause, err)
 			}
@@ -262,7 +272,7 @@ func TestPostsNeverMeetAClosingConnection(t *testing.T) {
 		if dials < 2 || dials > 340-19 { // the first 20 pauses are shorter than 45 s
 			t.Errorf("%d dials for 340 requests", dials)
 		}
-		p.transport.CloseIdleConnections()
+		p.closeIdle()
 		_ = server.Close()
 	})
 }
