@@ -40,8 +40,9 @@ type runner struct {
 //
 //	self-test   of no interest any more
 //	websockets  closed, spread, while all else goes on
+//	requests    finish, likewise
 //	door        no new connections of any kind: they are the next process's
-//	HTTP        lets requests finish, then closes the WebSockets opened since
+//	HTTP        lets the last requests finish, then closes the WebSockets opened since
 //	port        what is not handed over ends; TURN's connections go on
 //	TURN        allocations end
 //	API         the Calls plugin's connections end
@@ -59,6 +60,7 @@ func (g *Gateway) parts() []part {
 	}
 	parts = append(parts,
 		part{"websockets", atTheEnd(g.dismissTunnels)},
+		part{"requests", atTheEnd(g.secure.settle)},
 		part{"door", atTheEnd(g.shut)},
 		part{"https", listen(g.secure, g.port.HTTP())},
 		part{"plain", listen(g.plain, g.port.Plain())})

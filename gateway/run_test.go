@@ -113,6 +113,36 @@ func TestDrainServesUntilTheEnd(t *testing.T) {
 	}
 }
 
+// TestDrainWaitsForRequests: one that is under way ends, and as long as it lasts
+// nobody else notices.
+func TestDrainWaitsForRequests(t *testing.T) {
+	g := startGateway(t, nil)
+	c := client(nil, "http/1.1")
+	defer c.CloseIdleConnections()
+	slow := make(chan int, 1)
+	go func() {
+		resp, _ := ask(t, c, request(t, http.MethodGet, "https://"+g.Addrs().HTTPS+"/plugins/slow", ""))
+		slow <- resp.StatusCode
+	}()
+	eventually(t, "it is under way", func() bool { return g.secure.early.Load().count() == 1 })
+	g.Drain()
+	eventually(t, "it is waited for", func() bool { return g.secure.early.Load().count() == 0 })
+	talk(t, g.Addrs().HTTPS, "/api/v4/websocket")
+	close(g.mm.stall)
+	if status := <-slow; status != http.StatusOK {
+		t.Errorf("it was answered %d", status)
+	}
+	if err := g.wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+func (c *crowd) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.n
+}
+
 func openedSocket(t *testing.T, g *testGateway) *websocket.Conn {
 	t.Helper()
 	c, err := openSocket(t, g.Addrs().HTTPS, "/api/v4/websocket")

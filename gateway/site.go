@@ -26,7 +26,8 @@ const (
 	stuckWrite        = 60 * time.Second // HTTP/2: not one byte taken by the client
 	silentPing        = 30 * time.Second // HTTP/2: silence after which the client is asked whether it lives
 	stopLimit         = 2 * time.Second  // for each step when there is no time to wait
-	requestLimit      = 30 * time.Second // for requests under way when we drain
+	requestLimit      = 30 * time.Second // for requests under way when we drain, while new ones are served
+	lateLimit         = 5 * time.Second  // for those under way when no new ones are
 )
 
 // headerRoom is how many times proxy.max_header net/http reads, before anybody
@@ -45,8 +46,9 @@ type site struct {
 	server   *http.Server
 	abort    context.CancelFunc // cancels the context of every request
 	busy     crowd
-	patience time.Duration // for each wait for a client; set before run
-	minRate  atomic.Int64  // bytes a second that the body of a request must come at; 0 = any
+	early    atomic.Pointer[crowd] // those of busy that settle will wait for
+	patience time.Duration         // for each wait for a client; set before run
+	minRate  atomic.Int64          // bytes a second that the body of a request must come at; 0 = any
 
 	// afterShutdown, if not nil, ends the connections that were hijacked. hard
 	// ends when there is no more time.
@@ -56,10 +58,14 @@ type site struct {
 func newSite(h http.Handler, logger *slog.Logger) *site {
 	base, abort := context.WithCancel(context.Background())
 	s := &site{abort: abort, patience: clientPatience}
+	s.early.Store(new(crowd))
 	s.server = &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			s.busy.enter()
 			defer s.busy.leave()
+			early := s.early.Load()
+			early.enter()
+			defer early.leave()
 			defer confess(logger, r)
 			p, r := newPatient(w, r, s.patience, s.minRate.Load())
 			defer p.finish()
@@ -112,7 +118,15 @@ func confess(logger *slog.Logger, r *http.Request) {
 	panic(http.ErrAbortHandler) // ends this connection or stream, and nothing else
 }
 
-// run serves ln until ctx ends, then lets requests finish: for requestLimit, or
+// settle waits for the requests that are under way now, for requestLimit or until
+// hard ends; others are served meanwhile.
+func (s *site) settle(hard context.Context) {
+	limit, cancel := context.WithTimeout(hard, requestLimit)
+	defer cancel()
+	s.early.Swap(new(crowd)).wait(limit)
+}
+
+// run serves ln until ctx ends, then lets requests finish: for lateLimit, or
 // stopLimit once hard has ended. It closes ln.
 func (s *site) run(ctx, hard context.Context, ln net.Listener) error {
 	served := make(chan error, 1)
@@ -122,7 +136,7 @@ func (s *site) run(ctx, hard context.Context, ln net.Listener) error {
 	case failure = <-served:
 	case <-ctx.Done():
 	}
-	grace, cancel := graceful(hard, requestLimit)
+	grace, cancel := graceful(hard, lateLimit)
 	defer cancel()
 	if s.server.Shutdown(grace) != nil {
 		_ = s.server.Close() // out of time: cut them
