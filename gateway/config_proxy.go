@@ -18,8 +18,8 @@ type Proxy struct {
 	// MinRate is how many bytes a second the body of a request must come at,
 	// while it is waited for, in any minute. 0 takes any rate.
 	MinRate int64 `koanf:"min_rate"`
-	// MaxHeader is the largest request header in bytes. A change needs a
-	// restart.
+	// MaxHeader is the largest request header in bytes. A change to more than
+	// four times what it was at the start, or 262144, needs a restart.
 	MaxHeader int `koanf:"max_header"`
 	// MaxURL is the longest path and query in bytes. 0 leaves the limit to
 	// MaxHeader.

@@ -51,21 +51,23 @@ type Gateway struct {
 	metrics  *metrics
 	began    time.Time
 
-	sockets sockets
-	certs   *tls.Certificates
-	port    *tls.Port
-	beside  *tls.Port     // on listen.http; nil when that is off
-	hairpin *turn.Hairpin // nil without TURN
-	turn    *turn.Server  // nil without TURN
-	probe   *selfTest     // nil without TURN
-	sfu     *sfu.Server   // nil unless sfu.mode is rtcd
-	rtcd    *rtcd.Server  // nil unless sfu.mode is rtcd
-	proxy   *proxy
-	secure  *site // HTTPS
-	plain   *site // HTTP on the HTTPS port
-	http    *site // listen.http; nil when that is off
-	admin   *admin.Server
-	pulse   *pulse
+	sockets       sockets
+	certs         *tls.Certificates
+	port          *tls.Port
+	beside        *tls.Port     // on listen.http; nil when that is off
+	hairpin       *turn.Hairpin // nil without TURN
+	turn          *turn.Server  // nil without TURN
+	probe         *selfTest     // nil without TURN
+	sfu           *sfu.Server   // nil unless sfu.mode is rtcd
+	rtcd          *rtcd.Server  // nil unless sfu.mode is rtcd
+	proxy         *proxy
+	longestHeader int // bytes of a request header that net/http reads
+
+	secure *site // HTTPS
+	plain  *site // HTTP on the HTTPS port
+	http   *site // listen.http; nil when that is off
+	admin  *admin.Server
+	pulse  *pulse
 
 	draining chan struct{} // closed by Drain
 	drain    sync.Once
@@ -247,9 +249,10 @@ func (g *Gateway) buildHTTP(cfg Config, secrets Secrets) error {
 		g.http = newSite(table.at(doorHTTP), g.logger)
 		g.http.patience = redirectPatience
 	}
+	g.longestHeader = headerRoom * max(cfg.Proxy.MaxHeader, maxHeaderBytes)
 	for _, s := range []*site{g.secure, g.plain, g.http} {
 		if s != nil {
-			s.server.MaxHeaderBytes = headerRoom * cfg.Proxy.MaxHeader
+			s.server.MaxHeaderBytes = g.longestHeader
 		}
 	}
 	g.admin = admin.New(admin.Options{

@@ -13,9 +13,9 @@ const (
 	reloadFailed = "failed"
 )
 
-// hotKeys are the keys, or sections, that a reload applies, but for coldKeys in
-// them. All others need a restart. (Those of the log need one, too, if Options
-// cannot change them.)
+// hotKeys are the keys, or sections, that a reload applies. All others need a
+// restart. (Those of the log need one, too, if Options cannot change them, and a
+// proxy.max_header beyond what net/http reads.)
 var hotKeys = []string{
 	"upstream",
 	"tls",
@@ -27,9 +27,6 @@ var hotKeys = []string{
 	"drain",
 	"reload",
 }
-
-// coldKeys need a restart although their section does not.
-var coldKeys = []string{"proxy.max_header"}
 
 // Reload puts cfg in force as far as that is possible without a restart, and
 // reads certificate and secret files again even if their names are the same.
@@ -51,7 +48,7 @@ func (g *Gateway) Reload(cfg Config) (Changes, error) {
 	if ca := cfg.Proxy.UpstreamCAFile; ca == g.cfg.Proxy.UpstreamCAFile && !g.proxy.settings.Load().pool.secure.SameRoots(trusted) {
 		all = append(all, Change{Key: "proxy.upstream_ca_file", Old: ca, New: ca, Content: true})
 	}
-	c := g.sorted(all)
+	c := g.sorted(all, cfg)
 	g.secrets = secrets
 	next := g.merged(cfg)
 	g.mu.Lock()
@@ -61,10 +58,10 @@ func (g *Gateway) Reload(cfg Config) (Changes, error) {
 }
 
 // sorted tells what is in force from what waits for a restart.
-func (g *Gateway) sorted(all []Change) Changes {
+func (g *Gateway) sorted(all []Change, next Config) Changes {
 	c := Changes{Applied: []Change{}, Restart: []Change{}} // to JSON, nothing is a list, too
 	for _, one := range all {
-		if g.isHot(one.Key) {
+		if g.isHot(one.Key) && (one.Key != "proxy.max_header" || next.Proxy.MaxHeader <= g.longestHeader) {
 			c.Applied = append(c.Applied, one)
 		} else {
 			c.Restart = append(c.Restart, one)
@@ -145,7 +142,9 @@ func (g *Gateway) merged(next Config) Config {
 	c.Upstream = next.Upstream
 	c.TLS = next.TLS
 	c.Proxy = next.Proxy
-	c.Proxy.MaxHeader = g.cfg.Proxy.MaxHeader
+	if next.Proxy.MaxHeader > g.longestHeader {
+		c.Proxy.MaxHeader = g.cfg.Proxy.MaxHeader
+	}
 	c.Limits, c.Access = next.Limits, next.Access
 	c.TURN.SecretFile, c.TURN.PreviousSecretFile = next.TURN.SecretFile, next.TURN.PreviousSecretFile
 	c.SFU.API.Clients = next.SFU.API.Clients
@@ -161,7 +160,7 @@ func (g *Gateway) merged(next Config) Config {
 }
 
 func (g *Gateway) isHot(key string) bool {
-	if key == "log.level" && g.opts.Level == nil || key == "log.format" && g.opts.TextLog == nil || slices.Contains(coldKeys, key) {
+	if key == "log.level" && g.opts.Level == nil || key == "log.format" && g.opts.TextLog == nil {
 		return false
 	}
 	return slices.ContainsFunc(hotKeys, func(hot string) bool {

@@ -56,7 +56,7 @@ func TestHotKeysAreMerged(t *testing.T) {
 	next.TLS.MinVersion, next.TLS.ClientAuth.Mode = "1.3", "required"
 	next.Proxy = Proxy{
 		TrustedProxies: []string{"::1"}, IdleTimeout: 1, MaxBody: 1, Hold: 1, HealthPath: "/", UpstreamCAFile: "ca", UpstreamServerName: "name",
-		MaxURL: 1, SitePath: "/a", MaxHeader: maxHeaderBytes, Robots: noIndex,
+		MaxURL: 1, SitePath: "/a", MaxHeader: 2 * maxHeaderBytes, Robots: noIndex,
 	}
 	next.Limits = Limits{Connections: 1, Requests: 1, RequestsBurst: 1, Logins: 1, LoginsBurst: 1, Exempt: []string{"::1"}}
 	next.Access = Access{
@@ -68,7 +68,7 @@ func TestHotKeysAreMerged(t *testing.T) {
 	next.Log.Access, next.Log.Sample = accessAll, 2
 	next.Drain = Drain{Timeout: 1, WebsocketSpread: 1}
 	next.Reload.Watch = true
-	g := &Gateway{cfg: old, opts: Options{Level: new(slog.LevelVar), TextLog: new(atomic.Bool)}}
+	g := &Gateway{cfg: old, longestHeader: 2 * maxHeaderBytes, opts: Options{Level: new(slog.LevelVar), TextLog: new(atomic.Bool)}}
 	if rest := keysOf(changes(g.merged(next), next)); len(rest) != 0 {
 		t.Errorf("not merged: %v", rest)
 	}
@@ -86,6 +86,14 @@ func TestHotKeysAreMerged(t *testing.T) {
 			t.Errorf("%s is hot but not merged", hot)
 		}
 	}
+	next.Proxy.MaxHeader++
+	if rest := keysOf(changes(g.merged(next), next)); !cmp.Equal(rest, []string{"proxy.max_header"}) {
+		t.Errorf("longer than what net/http reads: %v", rest)
+	}
+	if c := g.sorted([]Change{{Key: "proxy.max_header"}}, next); len(c.Restart) != 1 || len(c.Applied) != 0 {
+		t.Errorf("longer than what net/http reads: %v", c)
+	}
+	next.Proxy.MaxHeader--
 	g.opts.Level, g.opts.TextLog = nil, nil
 	if rest := keysOf(changes(g.merged(next), next)); !cmp.Equal(rest, []string{"log.level", "log.format"}) || g.isHot("log.level") || g.isHot("log.format") {
 		t.Errorf("with nothing to set: %v", rest)

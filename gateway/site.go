@@ -30,7 +30,8 @@ const (
 	lateLimit         = 5 * time.Second  // for those under way when no new ones are
 )
 
-// headerRoom is how many times proxy.max_header net/http reads, before anybody
+// headerRoom is how many times proxy.max_header at the start, or maxHeaderBytes if
+// that is more, net/http reads, before anybody
 // is known. What is too long for the proxy gets 431; what net/http finds too
 // long, it ends the HTTP/2 connection for, with all that goes on there. Only one
 // header of a connection is read at once.
