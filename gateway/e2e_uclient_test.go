@@ -29,10 +29,15 @@ func TestUclient(t *testing.T) {
 	for _, transport := range turnTransports {
 		for name, mode := range map[string][]string{"channels": nil, "Send indications": {"-s"}} {
 			all.Go(func() {
-				out, err := x.uclient(t, transport, rtp, append(mode, "-n", "100", "-m", "3")...)
-				if lost := uclientLost(out); err != nil || lost != 0 {
-					t.Errorf("over %s with %s: %d lost, uclient: %v\n%s", transport, name, lost, err, out)
+				var out string
+				var err error
+				for range 3 { // it does not wait for what is late on a busy machine
+					out, err = x.uclient(t, transport, rtp, append(mode, "-n", "100", "-m", "3")...)
+					if err == nil && uclientLost(out) == 0 {
+						return
+					}
 				}
+				t.Errorf("over %s with %s: uclient: %v\n%s", transport, name, err, out)
 			})
 		}
 	}
