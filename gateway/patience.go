@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -236,6 +237,8 @@ func (b *patientBody) Read(buf []byte) (int, error) {
 		err = errStalled
 	case err != nil && err != io.EOF && b.patient.conn != nil && b.patient.conn.broken.Load() != 0:
 		err = errMalformed // net/http has other names for it
+	case err != nil && strings.Contains(err.Error(), "declared a Content-Length"): // HTTP/2's, which has no name
+		err = errMalformed
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, new(*net.OpError)):
 		err = fmt.Errorf("%w: %w", errLeft, err)
 	}

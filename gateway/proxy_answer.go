@@ -33,12 +33,7 @@ func (p *proxy) answer(rec *recorder, resp *http.Response, x *exchange) {
 
 // answerHeader puts into h what the header of resp says, and what we add.
 func (x *exchange) answerHeader(h http.Header, resp *http.Response) {
-	for name, values := range resp.Header {
-		if !hopByHop(name) {
-			h[name] = values
-		}
-	}
-	dropNamed(h, resp.Header["Connection"])
+	copyEndToEnd(h, resp.Header)
 	if len(resp.Trailer) > 0 {
 		h["Trailer"] = []string{strings.Join(slices.Collect(maps.Keys(resp.Trailer)), ", ")}
 	}

@@ -34,7 +34,7 @@ var failures = map[int]failure{
 	},
 	http.StatusBadRequest: {
 		ID: "sallyport.request.malformed", Title: "The request is malformed",
-		Message: "Its body is not what HTTP allows.",
+		Message: "It is not what HTTP allows.",
 	},
 	http.StatusForbidden: {
 		ID: "sallyport.client_certificate.refused", Title: "A client certificate is needed",

@@ -19,9 +19,9 @@ func (x *exchange) outgoing(r *http.Request) *http.Request {
 	out.Header = x.outgoingHeader(r)
 	out.Header["X-Forwarded-Host"] = []string{out.Host}
 	if r.ContentLength == 0 {
-		out.Body = nil
+		out.Body, out.Trailer = nil, nil
 	}
-	if len(r.Trailer) > 0 && out.Body != nil { // the map is filled while the body is read
+	if len(out.Trailer) > 0 { // the map is filled while the body is read
 		dropUntrusted(out.Trailer) // those announced
 		out.Body = &trailed{out.Body, out.Trailer}
 	}
@@ -71,6 +71,16 @@ func hopByHop(name string) bool {
 	return false
 }
 
+// copyEndToEnd puts into h what of an answer's header is for the client.
+func copyEndToEnd(h, of http.Header) {
+	for name, values := range of {
+		if !hopByHop(name) {
+			h[name] = values
+		}
+	}
+	dropNamed(h, of["Connection"])
+}
+
 // dropNamed removes the headers that Connection names, which makes them
 // hop-by-hop too.
 func dropNamed(h http.Header, connection []string) {
@@ -105,8 +115,10 @@ func untrusted(name string) bool {
 		strings.HasPrefix(name, "X-Forwarded-") || strings.HasPrefix(name, "X-Ssl-Client-")
 }
 
+// dropUntrusted drops them from a trailer, and names that are none: whoever announces
+// a trailer can write anything.
 func dropUntrusted(h http.Header) {
-	maps.DeleteFunc(h, func(name string, _ []string) bool { return untrusted(name) })
+	maps.DeleteFunc(h, func(name string, _ []string) bool { return untrusted(name) || !isToken(name) })
 }
 
 // clientAddr is who sent r: the TCP peer, or, if the peer is a trusted proxy,

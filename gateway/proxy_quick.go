@@ -101,7 +101,7 @@ var requestBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 // that nothing of an answer came.
 func (q *quick) ask(u *upstream, l *line, req *http.Request, early hint) (resp *http.Response, silent bool, err error) {
 	ctx := req.Context()
-	_ = l.SetReadDeadline(time.Now().Add(headerTimeout)) // first, for it must not take the next one's place
+	_ = l.SetDeadline(time.Now().Add(headerTimeout)) // first, for it must not take the next one's place
 	stop := context.AfterFunc(ctx, func() { _ = l.SetDeadline(longAgo) })
 	buf := requestBuffers.Get().(*bytes.Buffer)
 	defer requestBuffers.Put(buf)
@@ -184,7 +184,7 @@ func oneLine(s string) bool {
 func readAnswer(in *bufio.Reader, req *http.Request, early hint) (*http.Response, error) {
 	for {
 		resp, err := http.ReadResponse(in, req)
-		if err != nil || resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
+		if err != nil || resp.StatusCode/100 != 1 || resp.StatusCode == http.StatusSwitchingProtocols {
 			return resp, err
 		}
 		if early == nil {
