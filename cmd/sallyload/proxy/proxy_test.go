@@ -13,10 +13,10 @@ func TestReadLog(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
 	for text, want := range map[string]outcome{
 		"1 200 3000\n2 200 1000\n3 200 2000\n": {3, time.Second, 3 * time.Millisecond},
-		"":                                    {},
-		"1 502 10\n":                          {},
-		"1 200\n":                             {},
-		"1 200 soon\n":                        {},
+		"":                                     {},
+		"1 502 10\n":                           {},
+		"1 200\n":                              {},
+		"1 200 soon\n":                         {},
 	} {
 		if err := os.WriteFile(log, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
