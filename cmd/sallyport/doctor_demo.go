@@ -40,7 +40,7 @@ func (f *doctorFlags) demoTarget() (doctor.Target, error) {
 		f.address = c.Listen.HTTPS // and not ::1, which localhost may be
 	}
 	t := f.targetOf(c)
-	t.PingPath, t.WebSocketPath = demoConfigPath, "/demo/ws"
+	t.WebSocketPath = "/demo/ws"
 	t.TURNUsername, t.TURNPassword, err = demoCredentials(c.Upstream)
 	return t, err
 }

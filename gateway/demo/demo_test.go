@@ -326,6 +326,9 @@ func TestConfigAndPage(t *testing.T) {
 	if resp, _ := get("/main.mjs"); resp.Header.Get("Content-Type") != "text/javascript; charset=utf-8" {
 		t.Errorf("a module is served as %q", resp.Header.Get("Content-Type"))
 	}
+	if resp, body := get("/api/v4/system/ping"); resp.StatusCode != http.StatusOK || !strings.Contains(body, `"status":"OK"`) {
+		t.Errorf("the health check of the gateway is answered %s", body)
+	}
 	if resp, _ := get("/nothing"); resp.StatusCode != http.StatusNotFound {
 		t.Errorf("an unknown path answers %d", resp.StatusCode)
 	}

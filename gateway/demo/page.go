@@ -3,6 +3,7 @@ package demo
 import (
 	"embed"
 	"encoding/json"
+	"io"
 	"io/fs"
 	"net/http"
 	"path"
@@ -71,4 +72,10 @@ func (s *Server) serveClientConfig(w http.ResponseWriter, _ *http.Request) {
 	if err := json.NewEncoder(w).Encode(map[string]string{"SiteURL": s.config.SiteURL}); err != nil {
 		s.log.Debug("client config not sent", "err", err)
 	}
+}
+
+// servePing answers the gateway's health check.
+func servePing(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = io.WriteString(w, `{"status":"OK"}`)
 }

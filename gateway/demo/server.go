@@ -113,12 +113,13 @@ func (s *Server) linkChanged(up bool) {
 }
 
 // Handler serves the page at /, its configuration at /demo/config, its signalling
-// at /demo/ws, and where it is at the place where Mattermost says that.
+// at /demo/ws, and, where Mattermost does, that it lives and where it is.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /", page())
 	mux.HandleFunc("GET /demo/config", s.serveConfig)
 	mux.HandleFunc("GET /demo/ws", s.serveSocket)
+	mux.HandleFunc("GET /api/v4/system/ping", servePing)
 	if s.config.SiteURL != "" {
 		mux.HandleFunc("GET /api/v4/config/client", s.serveClientConfig)
 	}
