@@ -83,7 +83,7 @@ type hints struct {
 func (h *hints) pass(status int, header textproto.MIMEHeader) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.over {
+	if h.over || status == http.StatusContinue { // net/http says 100 when the body is read, which begins now: it would be said twice
 		return nil
 	}
 	to := h.to.Header()
