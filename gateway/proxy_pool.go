@@ -159,8 +159,7 @@ func (p *pool) carry(u *upstream, req *http.Request, body *heldBody, early hint)
 }
 
 // carryBoth sends req to u so that its body and that of the answer may be under way
-// at once. It is not part of carry for its stack: requests of HTTP/2 begin with a
-// small one, and most need no more.
+// at once.
 func (p *pool) carryBoth(u *upstream, req *http.Request, body *heldBody, early hint) (*http.Response, error) {
 	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{Got1xxResponse: early})
 	return p.transport.RoundTrip(addressed(req.WithContext(ctx), u, body))

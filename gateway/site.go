@@ -31,10 +31,9 @@ const (
 )
 
 // headerRoom is how many times proxy.max_header at the start, or maxHeaderBytes if
-// that is more, net/http reads, before anybody
-// is known. What is too long for the proxy gets 431; what net/http finds too
-// long, it ends the HTTP/2 connection for, with all that goes on there. Only one
-// header of a connection is read at once.
+// that is more, net/http reads, before anybody is known. What is too long for the
+// proxy gets 431; what net/http finds too long, it ends the HTTP/2 connection for,
+// with all that goes on there. Only one header of a connection is read at once.
 const headerRoom = 4
 
 // preface is the method of "PRI * HTTP/2.0", which net/http takes for an HTTP/1
