@@ -61,7 +61,7 @@ func (g *Gateway) Reload(cfg Config) (Changes, error) {
 func (g *Gateway) sorted(all []Change, next Config) Changes {
 	c := Changes{Applied: []Change{}, Restart: []Change{}} // to JSON, nothing is a list, too
 	for _, one := range all {
-		if g.isHot(one.Key) && (one.Key != "proxy.max_header" || next.Proxy.MaxHeader <= g.longestHeader) {
+		if g.isHot(one.Key) && (one.Key != "proxy.max_header" || g.reads(next.Proxy.MaxHeader)) {
 			c.Applied = append(c.Applied, one)
 		} else {
 			c.Restart = append(c.Restart, one)
@@ -142,7 +142,7 @@ func (g *Gateway) merged(next Config) Config {
 	c.Upstream = next.Upstream
 	c.TLS = next.TLS
 	c.Proxy = next.Proxy
-	if next.Proxy.MaxHeader > g.longestHeader {
+	if !g.reads(next.Proxy.MaxHeader) {
 		c.Proxy.MaxHeader = g.cfg.Proxy.MaxHeader
 	}
 	c.Limits, c.Access = next.Limits, next.Access
@@ -158,6 +158,9 @@ func (g *Gateway) merged(next Config) Config {
 	c.Drain, c.Reload = next.Drain, next.Reload
 	return c
 }
+
+// reads reports whether net/http reads headers of n bytes, for which it is told once.
+func (g *Gateway) reads(n int) bool { return n <= g.longestHeader }
 
 func (g *Gateway) isHot(key string) bool {
 	if key == "log.level" && g.opts.Level == nil || key == "log.format" && g.opts.TextLog == nil {
